@@ -1,0 +1,247 @@
+"""The command line: plan → run → tables → judge → report. Turns flags into values once; owns the exit codes."""
+
+import signal
+import sys
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness import __version__
+from harness.plan.catalogue import CATALOGUES, installed
+from harness.plan.errors import NotComparable, PlanError
+from harness.plan.estimate import sweep_seconds
+from harness.plan.sweep import PRESETS, Axes, Sweep, plan_sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from rich.console import Console
+
+    from harness.comparing.baseline import BaselineVerdict
+    from harness.running.session import Session
+
+# pandas, scipy and rich are imported by the commands that need them: `--help` answers at once.
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    MET = 0
+    MISSED = 1
+    USAGE = 2
+    NOT_COMPARABLE = 3
+    UNDECIDED = 4
+    INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit; every mistake of the user's ends in one line."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = cli.main(prog_name="harness", standalone_mode=False)
+    except click.ClickException as error:
+        code = _complain(error.format_message(), Exit.USAGE)
+    except PlanError as error:
+        code = _complain(str(error), Exit.USAGE)
+    except NotComparable as error:
+        code = _complain(str(error), Exit.NOT_COMPARABLE)
+    except (click.Abort, KeyboardInterrupt):
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stderr.close()
+        code = Exit.MET
+    sys.exit(code)
+
+
+def _complain(text: str, code: Exit) -> Exit:
+    click.echo(f"harness: {' '.join(text.split())}", err=True)
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="harness")
+def cli() -> None:
+    """Train the same small network by every way of getting gradients; prove each right; measure how fast it is."""
+
+
+@cli.command()
+@click.option("--workload", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own.")
+@click.option("--engine", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own.")
+@click.option("--device", multiple=True, metavar="DEVICE", help="cpu, cuda or cuda:N.")
+@click.option("--dtype", multiple=True, metavar="DTYPE", help="float32 or float64.")
+@click.option("--batch-size", multiple=True, type=int, metavar="N", help="Only this one.")
+@click.option("--threads", multiple=True, type=int, metavar="N", help="torch's threads; default: torch's choice.")
+@click.option("--sweep", "sweep_file", type=click.Path(path_type=Path), metavar="FILE", help="What to run, as TOML.")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="quick (the default), standard, rigorous: 3, 5, 12 rounds.",
+)
+@click.option("--rounds", type=int, metavar="N", help="Passes over all cases, each case in a fresh process.")
+@click.option("--seeds", type=int, metavar="N", help="Judge convergence over seeds 0 … N-1; default 64.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Longest phase of a case; default 600.",
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), metavar="DIR", show_default=True)
+@click.option("--baseline", type=click.Path(path_type=Path), metavar="RUN", help="A stored run not to be slower than.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Measure only what this run lacks.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and its estimated time; run nothing.")
+@click.option("--strict", is_flag=True, help="Exit 4 when a target is undecided.")
+@click.option("--quiet", is_flag=True, help="Print only what is wrong.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    *,
+    sweep_file: Path | None,
+    preset: str | None,
+    rounds: int | None,
+    seeds: int | None,
+    timeout: float | None,
+    out: Path,
+    baseline: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    strict: bool,
+    quiet: bool,
+    **axes: tuple[Any, ...],
+) -> None:
+    """Measure, judge and keep a run in DIR/<machine>/<time>-<commit>/.
+
+    Without options: `line` at batch 10 to 10 000 and `line_deep` at 100, by every engine, on the CPU. Exit code 0: all
+    targets met; 1: one missed, or a case failed; 2: usage; 3: not comparable; 130: interrupted.
+    """
+    if resume is not None:
+        _only_with_resume(ctx)
+    sweep = plan_sweep(
+        sweep_file, Axes(**axes), rounds=PRESETS[preset] if preset and not rounds else rounds, seeds=seeds
+    )
+    if dry_run:
+        _print_plan(sweep)
+        return
+
+    from rich.console import Console
+
+    from harness.comparing.baseline import against_baseline, check_comparable
+    from harness.reporting.terminal import show_baseline, show_bonus, show_summary
+    from harness.running.session import Session, this_machine
+    from harness.tables.files import read_table
+
+    stored = read_table(baseline, "measurements") if baseline else None
+    if resume is not None:
+        session = Session.resume(resume)
+    else:
+        machine = this_machine(sweep)
+        if stored is not None:
+            check_comparable(stored, machine.slug, machine.fingerprint)
+        session = Session.start(sweep, machine, out)
+
+    interrupted = _measure(session, Console(stderr=True), timeout, quiet=quiet)
+
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    summary = read_table(session.folder, "summary")
+    show_summary(console, summary, only_wrong=quiet)
+    verdicts: list[BaselineVerdict] = []
+    if stored is not None:
+        verdicts = against_baseline(stored, read_table(session.folder, "measurements"))
+        show_baseline(console, verdicts)
+    if not quiet:
+        show_bonus(console, summary)
+        console.print(f"kept in {session.folder}", soft_wrap=True, highlight=False)
+    if interrupted:
+        click.echo(f"harness: interrupted; go on with: harness run --resume {session.folder}", err=True)
+        ctx.exit(Exit.INTERRUPTED)
+    ctx.exit(verdict(summary, session.sweep, verdicts, strict=strict))
+
+
+def _only_with_resume(ctx: click.Context) -> None:
+    given = [name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    for name in given:
+        if name not in {"resume", "timeout", "strict", "quiet", "baseline"}:
+            raise PlanError(f"--resume goes on with the plan of that run: leave out --{name.replace('_', '-')}")
+
+
+def _measure(session: "Session", console: "Console", timeout: float | None, *, quiet: bool) -> bool:
+    """Measure and write the tables after each round and at the end; return whether the user interrupted it."""
+    from harness.reporting.progress import RunProgress
+
+    console.quiet = quiet
+    interrupted = False
+    with RunProgress(console, session.sweep) as progress:
+        try:
+            session.measure(progress, timeout, after_round=lambda: _write_tables(session))
+        except KeyboardInterrupt:
+            interrupted = True
+            # Impatience must not cost the tables.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    session.journal.close()
+    _write_tables(session)
+    return interrupted
+
+
+def _write_tables(session: "Session") -> None:
+    from harness.running.journal import read_journal
+    from harness.tables.build import build_tables
+    from harness.tables.files import write_tables
+
+    write_tables(session.folder, build_tables(*read_journal(session.folder)))
+
+
+def verdict(summary: "pd.DataFrame", sweep: Sweep, verdicts: "Sequence[BaselineVerdict]", *, strict: bool) -> Exit:
+    """Return the exit code of a finished run."""
+    from harness.plan.catalogue import label
+
+    named = {label(engine) for engine in sweep.named_engines}
+    excused = (summary["outcome"] == "unsupported") & ~summary["engine"].isin(named)
+    failed = ~(summary["outcome"] == "ok") & ~excused
+    nothing = not (summary["outcome"] == "ok").any()
+    statuses = {*summary["targets_met"], *(f"baseline {verdict.status}" for verdict in verdicts)}
+    if failed.any() or nothing or statuses & {"no", "baseline missed"}:
+        return Exit.MISSED
+    if strict and statuses & {"undecided", "baseline undecided"}:
+        return Exit.UNDECIDED
+    return Exit.MET
+
+
+def _print_plan(sweep: Sweep) -> None:
+    for case in sweep.cases:
+        click.echo(case.case_id)
+    minutes = sweep_seconds(sweep) / 60
+    click.echo(
+        f"{len(sweep.cases)} cases × {sweep.rounds} rounds, convergence over {sweep.seeds} seeds: "
+        f"about {max(1, round(minutes))} min on 2 cores"
+    )
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="RUN")
+def show(path: Path) -> None:
+    """Print the table of a stored run: its folder, or its summary.csv. Needs no torch."""
+    from rich.console import Console
+
+    from harness.reporting.terminal import show_bonus, show_summary
+    from harness.tables.files import read_table
+
+    summary = read_table(path, "summary")
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    show_summary(console, summary)
+    show_bonus(console, summary)
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["engines", "workloads"]))
+def list_catalogue(what: str) -> None:
+    """List engines or workloads, those of installed packages as well."""
+    kind = what.removesuffix("s")
+    rows = {name: entry.summary for name, entry in CATALOGUES[kind].items()}
+    rows |= {name: f"from {point.value}" for name, point in installed(kind).items() if name not in rows}
+    width = max(map(len, rows))
+    for name, summary in rows.items():
+        click.echo(f"{name:{width}}  {summary}")

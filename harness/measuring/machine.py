@@ -1,0 +1,132 @@
+"""What machine this is: hardware and software, for the results folder's name and the fingerprint. Never imports torch.
+
+Names the hardware, never the host.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+# Two runs whose values differ here measure different things.
+COMPARABLE = ("cpu_model", "cpus", "gpu", "gpu_count", "torch", "cuda", "python_minor", "machine_arch")
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """Return hardware and software as a JSON object; for a CUDA device with what nvidia-smi says of the GPUs.
+
+    Memory in bytes. A fact that cannot be read is left out.
+    """
+    facts: dict[str, Any] = {
+        "cpu_model": _cpu_model(),
+        "cpus": _usable_cpus(),
+        "machine_arch": platform.machine(),
+        "memory_bytes": _memory_bytes(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "python_minor": ".".join(platform.python_version_tuple()[:2]),
+        "torch": _version("torch"),
+        "numpy": _version("numpy"),
+        "triton": _version("triton"),
+        "compiler": _compiler(),
+    }
+    if device.startswith("cuda"):
+        facts |= _gpu(device)
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def slug(facts: Mapping[str, Any]) -> str:
+    """Return the folder name of this hardware, e.g. `amd-epyc-9654-2c` or `nvidia-h200`."""
+    gpu = facts.get("gpu")
+    text = f"{gpu}" if gpu else f"{facts.get('cpu_model', 'cpu')} {facts.get('cpus', 1)}c"
+    text = re.sub(r"\((r|tm)\)|\bprocessor\b|\bcpu\b|\b\d+-core\b|@.*ghz", " ", text.lower())
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Return twelve hex digits that are equal where two runs may be compared."""
+    kept = {name: facts.get(name) for name in COMPARABLE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _cpu_model() -> str | None:
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("model name", "Model"):
+                return value.strip()
+    except OSError:  # not Linux
+        return _output("sysctl", "-n", "machdep.cpu.brand_string")
+    return platform.machine()
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _compiler() -> str | None:
+    found = _output(os.environ.get("CXX", "g++"), "--version")
+    return found.splitlines()[0] if found else None
+
+
+def _gpu(device: str) -> dict[str, Any]:
+    fields = (
+        "name",
+        "driver_version",
+        "memory.total",
+        "compute_cap",
+        "uuid",
+        "mig.mode.current",
+        "power.limit",
+    )
+    found = _output("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
+    if not found:
+        return {}
+    rows = [[part.strip() for part in line.split(",")] for line in found.splitlines()]
+    index = int(device.partition(":")[2] or 0)
+    if index >= len(rows):
+        return {"gpu_count": len(rows)}
+    name, driver, memory, capability, uuid, mig, power = rows[index]
+    return {
+        "gpu": name,
+        "gpu_count": len(rows),
+        "gpu_driver": driver,
+        "gpu_memory_bytes": int(float(memory) * 2**20) if memory.replace(".", "").isdigit() else None,
+        "gpu_compute_capability": capability,
+        "gpu_uuid": uuid,
+        "gpu_mig": mig,
+        "gpu_power_limit_w": power,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _output(*command: str) -> str | None:
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

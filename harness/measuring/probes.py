@@ -1,0 +1,68 @@
+"""What the process and torch say of themselves: faults, switches, memory, compiled graphs."""
+
+import resource
+import sys
+from dataclasses import dataclass
+
+import torch
+from torch._dynamo.utils import counters, get_compilation_metrics
+
+from harness.plan.outcome import CaseEnded, Outcome
+
+
+def involuntary_switches() -> int:
+    """Count how often the kernel took a core away from a thread of this process: somebody else wanted it."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def minor_faults() -> int:
+    """Page faults without input or output so far; many per step mean that memory is taken anew at every step."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def peak_rss_bytes() -> int:
+    """Most resident memory of this process so far, in bytes (Linux counts in KiB, macOS in bytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What torch.compile did in this process.
+
+    graphs: compiled; breaks: graph breaks; recompiles: compilations of something that was compiled already.
+    cache: `none` when nothing was compiled, `warm` when everything came from the compile cache, else `cold`.
+    """
+
+    graphs: int
+    breaks: int
+    recompiles: int
+    cache: str
+
+
+def compilation() -> Compilation:
+    """Read torch's counters for this process."""
+    graphs = int(counters["stats"]["unique_graphs"])
+    # A hit of the AOTAutograd cache never asks the graph cache.
+    misses = counters["inductor"]["fxgraph_cache_miss"] + counters["aot_autograd"]["autograd_cache_miss"]
+    return Compilation(
+        graphs=graphs,
+        breaks=sum(counters["graph_break"].values()),
+        recompiles=sum(bool(metric.recompile_reason) for metric in get_compilation_metrics()),
+        cache="none" if graphs == 0 else "cold" if misses else "warm",
+    )
+
+
+def assert_one_graph(state: Compilation) -> None:
+    """Raise CaseEnded (rejected) unless torch compiled nothing, or exactly one graph without breaks or recompiles."""
+    if state.graphs > 1 or state.breaks or state.recompiles:
+        raise CaseEnded(
+            Outcome.REJECTED,
+            f"the update is not one compiled graph: {state.graphs} graphs, {state.breaks} breaks, "
+            f"{state.recompiles} recompiles",
+        )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on the device or on the CPU."""
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,284 @@
+"""The worker: one case in, one record out, in a process of its own.
+
+`python -m harness.measuring.worker` reads one request (`measuring.protocol`) from stdin and writes events to stdout.
+"""
+
+import itertools
+import math
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.measuring.protocol import PROTOCOL, EventStream, Request, claim_stdout
+from harness.plan.catalogue import label
+from harness.plan.outcome import CaseEnded, Outcome
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.training.contract import Problem, Updates, Workload
+    from harness.training.trial import Trial
+
+
+@dataclass
+class Record:
+    """What is learnt about one case in one round; the journal keeps it as JSON. Times are in nanoseconds."""
+
+    outcome: Outcome = Outcome.OK
+    reason: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as one flat JSON object."""
+        return {"outcome": self.outcome, "reason": self.reason, **self.facts}
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    workload: "Workload"
+    problem: "Problem"
+    updates: "Updates"
+    trial: "Trial"
+    device: "torch.device"
+
+
+class Worker:
+    """Takes one case through its phases and fills a record."""
+
+    def __init__(self, request: Request, events: EventStream, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+        self._request = request
+        self._events = events
+        self._clock = clock
+        self.record = Record()
+
+    def run(self) -> None:
+        """Go through all phases; raises CaseEnded when the case ends early."""
+        facts = self.record.facts
+        start = self._phase("import")
+        self._import()
+        facts["import_ns"] = self._clock() - start
+
+        start = self._phase("setup")
+        prepared = self._setup()
+        facts["setup_ns"] = self._clock() - start
+
+        start = self._phase("first_call")
+        self._first_call(prepared)
+
+        self._phase("gate")
+        facts["gate_share"] = self._gate(prepared)
+
+        self._phase("timing")
+        self._time(prepared)
+
+        if self._request.seeds:
+            self._phase("convergence")
+            self._converge(prepared)
+
+    def _phase(self, phase: str) -> int:
+        self._events.send("phase", phase=phase)
+        return self._clock()
+
+    def _import(self) -> None:
+        import torch
+
+        # Making an optimiser imports it anyway; here it is counted as what it is.
+        import torch._dynamo
+
+        import harness.measuring.probes  # noqa: F401
+
+        if self._request.case.threads is not None:
+            torch.set_num_threads(self._request.case.threads)
+
+    def _setup(self) -> _Prepared:
+        import torch
+
+        from harness.training import loading, reference, trial
+
+        case, facts = self._request.case, self.record.facts
+        facts["threads"] = torch.get_num_threads()
+        if case.device.startswith("cuda") and not torch.cuda.is_available():
+            raise CaseEnded(Outcome.UNSUPPORTED, "torch finds no CUDA device; use --device cpu")
+        device, dtype = torch.device(case.device), getattr(torch, case.dtype)
+        workload = loading.load_workload(case.workload)
+        facts["convergence_targets"] = asdict(workload.targets)
+        engine = loading.load_engine(case.engine)
+        problem = trial.problem_of(workload, case.batch_size, device, dtype)
+        facts["parameters"] = sum(value.numel() for value in problem.template.parameters())
+        reason = reference.unbounded(problem) or engine.unsupported(problem, case)
+        if reason is not None:
+            raise CaseEnded(Outcome.UNSUPPORTED, reason)
+        start = trial.begin(workload, case.batch_size, self._request.round, device, dtype)
+        updates = engine.prepare(problem, steps=20)
+        return _Prepared(workload, problem, updates, start, device)
+
+    def _first_call(self, prepared: _Prepared) -> None:
+        """Time the first update alone: whatever is compiled, is compiled here."""
+        from harness.measuring.clocks import synchronizer
+        from harness.measuring.probes import compilation
+
+        inputs, targets = prepared.trial.batches(1)
+        prepared.updates.load(prepared.trial.parameters)
+        synchronize = synchronizer(prepared.device)
+        synchronize()
+        start = self._clock()
+        prepared.updates(inputs, targets)
+        synchronize()
+        taken = self._clock() - start
+        cache = compilation().cache
+        self.record.facts["first_call_cold_ns" if cache == "cold" else "first_call_warm_ns"] = taken
+        self.record.facts["compile_cache"] = cache
+
+    def _gate(self, prepared: _Prepared) -> float:
+        """Check twenty updates from this round's seed, each from the engine's own state."""
+        from harness.training.gate import GATE_UPDATES, check_updates
+
+        prepared.updates.load(prepared.trial.parameters)
+        return check_updates(prepared.problem, prepared.updates, *prepared.trial.batches(GATE_UPDATES))
+
+    def _time(self, prepared: _Prepared) -> None:
+        """Time blocks, then hold their first losses and their final weights against the reference."""
+        import torch
+
+        from harness.measuring import probes
+        from harness.measuring.clocks import synchronizer
+        from harness.measuring.sampling import Rule, block_steps, sample
+        from harness.training.gate import GATE_UPDATES, check_trajectory, check_updates
+
+        updates, trial, facts = prepared.updates, prepared.trial, self.record.facts
+        synchronize, rule = synchronizer(prepared.device), Rule()
+
+        def pilot(steps: int) -> None:
+            updates(*batches[steps])
+            synchronize()
+
+        class Batches(dict[int, Any]):
+            """Made before the clock is read, once for each number of steps."""
+
+            def __missing__(self, steps: int) -> Any:
+                self[steps] = trial.batches(steps)
+                return self[steps]
+
+        batches = Batches()
+        steps = block_steps(pilot, self._clock, rule, trial.max_steps())
+        inputs, targets = trial.batches(steps)
+        batches.clear()
+        start = self._clock()
+        while self._clock() - start < rule.warm_up_ns:
+            updates(inputs, targets)
+            synchronize()
+
+        # The timed blocks start again from known weights, so that their own losses can be checked.
+        updates.load(trial.parameters)
+        synchronize()
+        losses: list[torch.Tensor] = []
+
+        def block() -> None:
+            losses.append(updates(inputs, targets))
+            synchronize()
+
+        faults = probes.minor_faults()
+        samples = sample(
+            block,
+            steps,
+            self._clock,
+            rule,
+            probes.involuntary_switches,
+            lambda ns: self._events.send("block", ns=ns),
+        )
+        made = steps * len(samples.blocks_ns)
+        timing = {
+            "step_ns": samples.step_ns(),
+            "step_median_ns": samples.step_ns(0.5),
+            "step_min_ns": samples.step_ns(0.0),
+            "block_steps": steps,
+            "blocks_ns": samples.blocks_ns,
+            "blocks": len(samples.blocks_ns),
+            "blocks_disturbed": sum(samples.disturbed),
+            "disturbed": [index for index, loud in enumerate(samples.disturbed) if loud],
+            "stop_rule": samples.stop_rule,
+            "minor_faults_per_step": (probes.minor_faults() - faults) / made,
+        }
+
+        self._phase("gate_after")
+        everything = torch.cat(losses)
+        check_trajectory(
+            prepared.problem,
+            trial.parameters,
+            itertools.cycle(zip(inputs, targets, strict=True)),
+            everything[:GATE_UPDATES],
+        )
+        if not everything.isfinite().all():
+            raise CaseEnded(Outcome.NOT_CONVERGED, "training leaves the finite numbers while timed")
+        after = check_updates(prepared.problem, updates, *trial.batches(1))
+        state = probes.compilation()
+        probes.assert_one_graph(state)
+        facts["gate_share"] = max(facts["gate_share"], after)
+        facts |= {"graphs": state.graphs, "graph_breaks": state.breaks, "recompiles": state.recompiles}
+        facts |= timing
+
+    def _converge(self, prepared: _Prepared) -> None:
+        from harness.training.convergence import train_seeds
+
+        results = train_seeds(prepared.workload, prepared.problem, prepared.updates, self._request.seeds)
+        # JSON knows no NaN: a loss that is no number becomes null.
+        self.record.facts["convergence"] = [
+            {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+            for row in map(asdict, results)
+        ]
+
+
+def main() -> None:
+    """Measure the case on stdin; whatever happens to it becomes a record, and the exit code is 0."""
+    events = claim_stdout()
+    events.send("hello", protocol=PROTOCOL)
+    request = Request.from_line(sys.stdin.readline())
+    worker = Worker(request, events)
+    started = time.time()
+    try:
+        worker.run()
+    except CaseEnded as ended:
+        worker.record.outcome, worker.record.reason = ended.outcome, ended.reason
+    except Exception as error:  # noqa: BLE001 - a user's engine may raise anything; it becomes a row
+        traceback.print_exc()
+        worker.record.outcome, worker.record.reason = _outcome_of(error), _one_line(error)
+    if worker.record.outcome is not Outcome.OK:
+        # A fast wrong answer never gets a number.
+        for name in _TIMES:
+            worker.record.facts.pop(name, None)
+    worker.record.facts["peak_rss_bytes"] = _peak_rss_bytes()
+    worker.record.facts["started_unix_s"] = started
+    events.send("record", record=worker.record.to_json())
+
+
+_TIMES = ("step_ns", "step_median_ns", "step_min_ns", "blocks_ns")
+
+
+def _outcome_of(error: Exception) -> Outcome:
+    try:
+        from harness.measuring.probes import out_of_memory
+    except ImportError:  # torch is not there
+        return Outcome.CRASHED
+    return Outcome.OUT_OF_MEMORY if out_of_memory(error) else Outcome.CRASHED
+
+
+def _one_line(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({label(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}{place}"
+
+
+def _peak_rss_bytes() -> int | None:
+    try:
+        from harness.measuring.probes import peak_rss_bytes
+    except ImportError:
+        return None
+    return peak_rss_bytes()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A case: one thing to be measured, with a stable and readable name."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from harness.plan.catalogue import DTYPES, label, resolve
+from harness.plan.errors import PlanError
+
+MAX_BATCH_SIZE = 2**28
+MAX_THREADS = 4096
+
+
+@dataclass(frozen=True, order=True)
+class Case:
+    """workload × engine × device × dtype × batch size × threads.
+
+    workload, engine: names of the catalogue or `/absolute/file.py:Name`.
+    device: `cpu`, `cuda` or `cuda:N`.
+    dtype: `float32` or `float64`.
+    batch_size: points per update, 1 to 2**28.
+    threads: torch's intra-op threads; None leaves the choice to torch.
+    """
+
+    workload: str
+    engine: str
+    device: str
+    dtype: str
+    batch_size: int
+    threads: int | None = None
+
+    @property
+    def case_id(self) -> str:
+        """Readable name, stable across machines and commits: `line/autograd/cpu/float32/b100[/t1]`."""
+        parts = [label(self.workload), label(self.engine), self.device, self.dtype, f"b{self.batch_size}"]
+        return "/".join(parts if self.threads is None else [*parts, f"t{self.threads}"])
+
+    @property
+    def group(self) -> Self:
+        """The same case with the engine left open: what a ratio between engines is taken within."""
+        return replace(self, engine="")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the case as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read `to_json`'s object; raises TypeError for unknown or missing fields."""
+        return cls(**fields)
+
+
+def checked(case: Case) -> Case:
+    """Return the case with its references resolved; raises PlanError for a value that cannot be measured."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", case.device):
+        hint = {
+            "mps": "Apple's GPU is not supported; use --device cpu",
+            "hip": "ROCm is not supported; use --device cpu",
+            "rocm": "ROCm is not supported; use --device cpu",
+        }.get(case.device.partition(":")[0], "use cpu, cuda or cuda:N")
+        raise PlanError(f"device {case.device!r}: {hint}")
+    if case.dtype not in DTYPES:
+        raise PlanError(f"dtype {case.dtype!r}: use {' or '.join(DTYPES)}")
+    whole_number("batch size", case.batch_size, 1, MAX_BATCH_SIZE)
+    if case.threads is not None:
+        whole_number("threads", case.threads, 1, MAX_THREADS)
+    return replace(case, workload=resolve("workload", case.workload), engine=resolve("engine", case.engine))
+
+
+def whole_number(name: str, value: object, low: int, high: int) -> int:
+    """Return `value` if it is an int within [low, high]; raises PlanError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise PlanError(f"{name} {value!r}: use a whole number from {low} to {high}")
+    return value

@@ -1,0 +1,101 @@
+"""The literal catalogue of engines and workloads: a new one is one file and one line here.
+
+Names are looked up here, then among the entry points of installed packages (groups `gradient_harness.engines` and
+`gradient_harness.workloads`), then as `path/to/file.py:Name`. Nothing is imported to list or to plan.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from harness.plan.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One engine or workload of the catalogue.
+
+    target: where it is, as `module:attribute`.
+    summary: one line; for an engine, who would choose it.
+    process_s: seconds one warm process of it takes on two cores, for the estimate before a run.
+    compile_s: seconds its first, cold compile adds.
+    """
+
+    target: str
+    summary: str
+    process_s: float = 0.0
+    compile_s: float = 0.0
+
+
+_ENGINES = "harness.training.engines"
+_WORKLOADS = "harness.training.workloads"
+
+ENGINES: Mapping[str, Entry] = {
+    "manual": Entry(
+        f"{_ENGINES}.manual:Manual",
+        "gradients by hand, layer by layer, in place; what autograd's comfort costs",
+        5,
+    ),
+    "autograd": Entry(
+        f"{_ENGINES}.autograd:Autograd",
+        "module, loss.backward(), SGD: what everybody writes; the yardstick",
+        6,
+    ),
+    "compile": Entry(
+        f"{_ENGINES}.compile:Compile",
+        "forward and loss under torch.compile: the usual one-line speed-up",
+        10,
+        9,
+    ),
+    "compile_step": Entry(
+        f"{_ENGINES}.compile_step:CompileStep",
+        "the whole update in one compiled graph: most of the speed-up",
+        8,
+        6,
+    ),
+}
+
+WORKLOADS: Mapping[str, Entry] = {
+    "line": Entry(f"{_WORKLOADS}.line:Line", "y = 2x + 1 with noise, learnt by a 1-10-1 ReLU network"),
+    "line_deep": Entry(f"{_WORKLOADS}.line_deep:LineDeep", "the same with a second hidden layer, 1-10-10-1"),
+}
+
+GROUPS = {"engine": "gradient_harness.engines", "workload": "gradient_harness.workloads"}
+CATALOGUES: Mapping[str, Mapping[str, Entry]] = {"engine": ENGINES, "workload": WORKLOADS}
+
+DTYPES = ("float32", "float64")
+
+
+def installed(kind: str) -> dict[str, EntryPoint]:
+    """Engines or workloads (`kind`) that installed packages offer, by name."""
+    return {point.name: point for point in entry_points(group=GROUPS[kind])}
+
+
+def resolve(kind: str, name: str) -> str:
+    """Return the reference of an engine or workload (`kind`), checked as far as that goes without importing it.
+
+    A catalogue or entry-point name is returned as it is; `path/to/file.py:Name` with its path made absolute.
+
+    Raises PlanError, naming the nearest known name, when there is none.
+    """
+    path, colon, attribute = name.rpartition(":")
+    if colon and path.endswith(".py"):
+        file = Path(path).expanduser().resolve()
+        if not file.is_file():
+            raise PlanError(f"{kind} {name!r}: there is no file {path}")
+        if not attribute.isidentifier():
+            raise PlanError(f"{kind} {name!r}: after the colon goes the name of a class in {path}")
+        return f"{file}:{attribute}"
+    known = [*CATALOGUES[kind], *installed(kind)]
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}, or path/to/file.py:Name"
+    raise PlanError(f"unknown {kind} {name!r}: {hint}")
+
+
+def label(reference: str) -> str:
+    """Return the short, stable name of a reference: a file's is `file.py:Name`, without its folders."""
+    return reference.rpartition("/")[2]

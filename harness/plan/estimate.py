@@ -1,0 +1,21 @@
+"""How long a sweep will take, before anything of it has been measured."""
+
+from harness.plan.case import Case
+from harness.plan.catalogue import ENGINES, Entry
+from harness.plan.sweep import Sweep
+
+# An engine of the user's own is assumed to be like autograd.
+_UNKNOWN = Entry("", "", process_s=6)
+_CONVERGENCE_S_PER_SEED = 0.02
+
+
+def process_seconds(case: Case, round_number: int, seeds: int) -> float:
+    """Seconds that one process of this case takes on two cores: import, gate, timing, and in round 0 convergence."""
+    entry = ENGINES.get(case.engine, _UNKNOWN)
+    first_round = entry.compile_s + _CONVERGENCE_S_PER_SEED * seeds
+    return entry.process_s + (first_round if round_number == 0 else 0.0)
+
+
+def sweep_seconds(sweep: Sweep) -> float:
+    """Seconds that the whole sweep takes on two cores."""
+    return sum(process_seconds(case, number, sweep.seeds) for number, case in sweep.schedule())

@@ -1,0 +1,1 @@
+"""Draws tables and verdicts; computes nothing."""

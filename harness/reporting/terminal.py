@@ -1,0 +1,168 @@
+"""A run on the terminal: one row per case, words beside colour."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.comparing.baseline import BaselineVerdict
+
+_STYLE = {
+    "yes": "green",
+    "met": "green",
+    "ok": "green",
+    "no": "red",
+    "missed": "red",
+    "undecided": "yellow",
+    "unsupported": "yellow",
+    "interrupted": "yellow",
+    "": "dim",
+}
+_UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
+
+
+def duration(nanoseconds: float) -> str:
+    """Return a duration in the unit that gives it one to three digits before the point; empty for NaN."""
+    if math.isnan(nanoseconds):
+        return ""
+    unit, size = next((pair for pair in _UNITS if nanoseconds >= pair[1]), _UNITS[-1])
+    return f"{nanoseconds / size:.3g} {unit}"
+
+
+def show_summary(console: Console, summary: pd.DataFrame, *, only_wrong: bool = False) -> None:
+    """Print the table of a run, one row per case, then every target that is not met and every case without a time."""
+    if not only_wrong:
+        console.print(_summary_table(summary))
+    for row in summary.to_dict("records"):
+        for target in filter(None, row["targets"].split("; ")):
+            status, _, text = target.partition(": ")
+            if status != "met":
+                _say(console, status.upper(), status, f"{row['case_id']}: {text}")
+        if row["outcome"] not in ("ok", "not_converged") or not row["targets"]:
+            _say(console, row["outcome"], row["outcome"], f"{row['case_id']}: {row['reason']}")
+
+
+def _say(console: Console, word: str, style: str, text: str) -> None:
+    console.print(_word(word, style), Text(text), soft_wrap=True)
+
+
+def _summary_table(summary: pd.DataFrame) -> Table:
+    table = Table(
+        title=_title(summary),
+        caption="step: time of one update, 95 % interval; × autograd: above 1 is faster",
+    )
+    for name, justify in (
+        ("workload", "left"),
+        ("batch", "right"),
+        ("engine", "left"),
+        ("outcome", "left"),
+        ("step", "right"),
+        ("±", "right"),
+        ("samples/s", "right"),
+        ("× autograd", "right"),
+        ("loss p50", "right"),
+        ("converged", "right"),
+        ("first call cold/warm", "right"),
+        ("targets", "left"),
+    ):
+        table.add_column(name, justify=justify, no_wrap=name != "outcome")  # type: ignore[arg-type]
+    previous = None
+    for row in summary.to_dict("records"):
+        group = (row["workload"], row["batch_size"], row["device"], row["dtype"])
+        if previous not in (None, group):
+            table.add_section()
+        previous = group
+        table.add_row(
+            f"{row['workload']}",
+            f"{row['batch_size']}",
+            f"{row['engine']}",
+            _word(row["outcome"]),
+            duration(row["step_ns"]),
+            _half_width(row["step_ns"], row["step_ns_low"], row["step_ns_high"]),
+            _number(row["samples_per_s"], ".3g"),
+            _ratio(row),
+            _number(row["loss_p50"], ".4f"),
+            _share(row),
+            " / ".join(filter(None, (duration(row["first_call_cold_ns"]), duration(row["first_call_warm_ns"])))),
+            _word({"yes": "met", "no": "missed"}.get(row["targets_met"], row["targets_met"])),
+        )
+    return table
+
+
+def show_bonus(console: Console, summary: pd.DataFrame) -> None:
+    """Answer the lesson's bonus question in one line, where both workloads were trained at the same batch size."""
+    rows = summary[summary["converged_share"].notna()]
+    for engine in ("autograd", *rows["engine"].unique()):
+        for batch_size in rows["batch_size"].unique():
+            pair = {
+                row["workload"]: row
+                for row in rows[(rows["engine"] == engine) & (rows["batch_size"] == batch_size)].to_dict("records")
+            }
+            if {"line", "line_deep"} <= pair.keys():
+                console.print(_bonus(pair["line"], pair["line_deep"]), soft_wrap=True, highlight=False)
+                return
+
+
+def show_baseline(console: Console, verdicts: Sequence[BaselineVerdict]) -> None:
+    """Print how each case stands against the stored run."""
+    table = Table(title="against the baseline", caption="× baseline: above 1 is faster; two sessions, so advisory")
+    for name in ("case", "× baseline", "verdict"):
+        table.add_column(name, justify="right" if name == "× baseline" else "left")
+    for verdict in verdicts:
+        interval = "" if math.isnan(verdict.ratio) else f"{verdict.ratio:.3f} [{verdict.low:.3f}, {verdict.high:.3f}]"
+        table.add_row(verdict.case_id, interval, _word(verdict.status))
+    console.print(table)
+
+
+def _title(summary: pd.DataFrame) -> str:
+    if summary.empty:
+        return "no cases"
+    first = summary.iloc[0]
+    dirty = " with uncommitted changes" if first["dirty"] else ""
+    return f"{first['machine']}, commit {str(first['commit'])[:10]}{dirty}"
+
+
+def _bonus(shallow: Mapping[Hashable, Any], deep: Mapping[Hashable, Any]) -> str:
+    change = deep["converged_share"] - shallow["converged_share"]
+    helps = "helps" if change > 0 else "does not help"
+    text = (
+        f"Does a second hidden layer help or slow? It {helps}: {deep['converged_share']:.0%} of seeds "
+        f"converge instead of {shallow['converged_share']:.0%} (median loss {deep['loss_p50']:.3f} instead of "
+        f"{shallow['loss_p50']:.3f})"
+    )
+    if math.isnan(deep["step_ns"]) or math.isnan(shallow["step_ns"]):
+        return text + "."
+    slower = deep["step_ns"] / shallow["step_ns"]
+    return (
+        f"{text}, and an update takes {slower:.2f} times as long ({shallow['engine']}, batch {shallow['batch_size']})."
+    )
+
+
+def _word(word: str, style: str | None = None) -> Text:
+    return Text(word, style=_STYLE.get(word if style is None else style, "red"))
+
+
+def _number(value: float, spec: str) -> str:
+    return "" if math.isnan(value) else format(value, spec)
+
+
+def _half_width(value: float, low: float, high: float) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f"{max(high / value, value / low) - 1:.1%}"
+
+
+def _ratio(row: Mapping[Hashable, Any]) -> str:
+    if math.isnan(row["ratio_to_autograd"]):
+        return ""
+    if math.isnan(row["ratio_low"]) or row["ratio_low"] == row["ratio_high"]:
+        return f"{row['ratio_to_autograd']:.2f}"
+    return f"{row['ratio_to_autograd']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+
+
+def _share(row: Mapping[Hashable, Any]) -> str:
+    return "" if math.isnan(row["converged_share"]) else f"{row['converged_share']:.0%} of {row['seeds']:.0f}"

@@ -1,0 +1,111 @@
+"""Starts a run or goes on with one: the folder, the journal and the facts that every row will carry."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from harness import __version__
+from harness.measuring.machine import describe_machine, fingerprint, slug
+from harness.plan.errors import NotComparable, PlanError
+from harness.plan.sweep import Sweep
+from harness.running.executor import Observer, Progress, execute
+from harness.running.folder import make_run_folder, revision
+from harness.running.journal import Journal, read_journal
+from harness.running.launcher import DEFAULT_TIMEOUT_S, Launcher, worker_environment
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Machine:
+    """facts: what `measuring.machine` found. slug: the folder name. fingerprint: equal where runs may be compared."""
+
+    facts: Mapping[str, Any]
+    slug: str
+    fingerprint: str
+
+
+def this_machine(sweep: Sweep) -> Machine:
+    """Look at this machine; raises PlanError when it cannot run the sweep at all."""
+    devices = sorted({case.device for case in sweep.cases}, reverse=True)  # cuda before cpu
+    facts = describe_machine(devices[0])
+    if "torch" not in facts:
+        raise PlanError("torch is not installed here: run `nox -s bench_cpu`, or install the torch that fits")
+    for device in devices:
+        if device.startswith("cuda"):
+            _check_cuda(device, facts)
+    return Machine(facts, slug(facts), fingerprint(facts))
+
+
+def _check_cuda(device: str, facts: Mapping[str, Any]) -> None:
+    count = facts.get("gpu_count", 0)
+    if not count:
+        raise PlanError(f"device {device}: there is no NVIDIA GPU here (nvidia-smi lists none); use --device cpu")
+    if int(device.partition(":")[2] or 0) >= count:
+        raise PlanError(f"device {device}: this machine has {count} GPU(s), counted from cuda:0")
+    if "+cpu" in facts["torch"]:
+        raise PlanError(f"device {device}: the torch installed here, {facts['torch']}, is the CPU build")
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run on disk: its folder, what is to be measured and what has been."""
+
+    folder: Path
+    sweep: Sweep
+    progress: Progress
+    journal: Journal
+
+    @classmethod
+    def start(cls, sweep: Sweep, machine: Machine, out: Path) -> "Session":
+        """Make the folder of a new run and its journal; raises PlanError when `out` cannot be written to."""
+        at = revision(Path.cwd())
+        folder = make_run_folder(out, machine.slug, at)
+        (folder / "machine.json").write_text(json.dumps(machine.facts, indent=2) + "\n", "utf-8")
+        header = {
+            "format": FORMAT,
+            "harness": __version__,
+            "run_id": folder.name,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": at.commit,
+            "dirty": at.dirty,
+            "machine": machine.slug,
+            "fingerprint": machine.fingerprint,
+            "sweep": sweep.to_json(),
+        }
+        return cls(folder, sweep, Progress(), Journal.create(folder, header))
+
+    @classmethod
+    def resume(cls, folder: Path) -> "Session":
+        """Go on with the run in a folder.
+
+        Raises PlanError when it is none, and NotComparable when commit or machine are not those it was begun with.
+        """
+        header, records = read_journal(folder)
+        try:
+            sweep = Sweep.from_json(header["sweep"])
+        except (KeyError, TypeError) as error:
+            raise PlanError(f"{folder}: was written by another version of this program") from error
+        at, machine = revision(Path.cwd()), this_machine(sweep)
+        for name, then, now in (
+            ("commit", header["commit"], at.commit),
+            ("dirty", header["dirty"], at.dirty),
+            ("machine", header["machine"], machine.slug),
+            ("fingerprint", header["fingerprint"], machine.fingerprint),
+        ):
+            if then != now:
+                raise NotComparable(f"{folder} cannot be resumed: its {name} is {then}, here it is {now}")
+        return cls(folder, sweep, Progress.of(records), Journal.reopen(folder))
+
+    def measure(self, observer: Observer, timeout_s: float | None, after_round: Callable[[], None]) -> None:
+        """Measure what is missing, with a compile cache of this run's own that goes when it ends.
+
+        after_round() is called when every case of a round is done.
+        """
+        with TemporaryDirectory(prefix="harness-cache-", ignore_cleanup_errors=True) as cache:
+            launcher = Launcher(worker_environment(Path(cache)), timeout_s=timeout_s or DEFAULT_TIMEOUT_S)
+            execute(self.sweep, self.progress, launcher, self.journal, observer, after_round)

@@ -1,0 +1,178 @@
+"""From the journal's records to the three tables of a run."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.plan.case import Case
+from harness.plan.catalogue import label
+from harness.plan.outcome import Outcome
+from harness.plan.sweep import Sweep
+from harness.plan.targets import ConvergenceTargets
+from harness.tables.columns import CONVERGENCE, MEASUREMENTS, SCHEMA, SUMMARY, Column
+from harness.tables.judge import Judgement, Status, combined, judge_convergence, judge_throughput
+from harness.tables.statistics import log_interval, wilson_interval
+
+YARDSTICK = "autograd"
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one run, one row per case and round, per case and seed, and per case."""
+
+    measurements: pd.DataFrame
+    convergence: pd.DataFrame
+    summary: pd.DataFrame
+
+
+def build_tables(header: Record, records: Sequence[Record]) -> Tables:
+    """Make the tables of a run from its journal's header and records."""
+    sweep = Sweep.from_json(header["sweep"])
+    identity = {name: header[name] for name in ("run_id", "commit", "dirty", "machine", "fingerprint")}
+    identity["schema"] = SCHEMA
+    by_case: dict[str, list[Record]] = {case.case_id: [] for case in sweep.cases}
+    for record in records:
+        by_case[record["case_id"]].append(record)
+
+    measurements, convergence, summary = [], [], []
+    for case in sweep.cases:
+        mine = by_case[case.case_id]
+        common = {**_labels(case, mine), **identity, "case_id": case.case_id}
+        measurements += [{**record, **common} for record in mine]
+        seeds: Sequence[Record] = next((record["convergence"] for record in mine if "convergence" in record), [])
+        convergence += [{**seed, **common} for seed in seeds]
+        yardstick = by_case.get(_yardstick(case, sweep), [])
+        summary.append(_summarise(common, mine, seeds, yardstick, sweep))
+    return Tables(_frame(measurements, MEASUREMENTS), _frame(convergence, CONVERGENCE), _frame(summary, SUMMARY))
+
+
+def _labels(case: Case, records: Sequence[Record]) -> dict[str, Any]:
+    threads = next((record["threads"] for record in records if "threads" in record), case.threads)
+    return {
+        "workload": label(case.workload),
+        "engine": label(case.engine),
+        "device": case.device,
+        "dtype": case.dtype,
+        "batch_size": case.batch_size,
+        "threads": threads,
+    }
+
+
+def _yardstick(case: Case, sweep: Sweep) -> str:
+    return next(
+        (other.case_id for other in sweep.cases if other.engine == YARDSTICK and other.group == case.group),
+        "",
+    )
+
+
+def _summarise(
+    common: Record,
+    records: Sequence[Record],
+    seeds: Sequence[Record],
+    yardstick: Sequence[Record],
+    sweep: Sweep,
+) -> dict[str, Any]:
+    outcome, reason = _ending(records)
+    row: dict[str, Any] = {**common, "outcome": outcome, "reason": reason, "rounds": len(records)}
+    row |= _phases(records)
+    judgements: list[Judgement] = []
+    if seeds:
+        row |= _convergence(seeds)
+        targets = ConvergenceTargets(**next(r["convergence_targets"] for r in records if "convergence" in r))
+        judgements += judge_convergence(row, targets)
+        missed = [judgement.text for judgement in judgements if judgement.status is Status.MISSED]
+        if outcome is Outcome.OK and missed:
+            row["outcome"], row["reason"] = Outcome.NOT_CONVERGED, "; ".join(missed)
+    if row["outcome"] is Outcome.OK:
+        row |= _times(records, yardstick, row["batch_size"], own=row["engine"] == YARDSTICK)
+        judgements += judge_throughput(row, sweep.targets)
+    row["targets_met"] = combined(judgement.status for judgement in judgements)
+    row["targets"] = "; ".join(f"{judgement.status}: {judgement.text}" for judgement in judgements)
+    return row
+
+
+def _ending(records: Sequence[Record]) -> tuple[Outcome, str]:
+    if not records:
+        return Outcome.INTERRUPTED, "not measured: the run ended before it"
+    for record in records:
+        if record["outcome"] != Outcome.OK:
+            return Outcome(record["outcome"]), record["reason"]
+    return Outcome.OK, ""
+
+
+def _phases(records: Sequence[Record]) -> dict[str, Any]:
+    blocks = sum(_values(records, "blocks"))
+    return {
+        "import_ns": _median(_values(records, "import_ns")),
+        "setup_ns": _median(_values(records, "setup_ns")),
+        "first_call_cold_ns": _median(_values(records, "first_call_cold_ns")),
+        "first_call_warm_ns": _median(_values(records, "first_call_warm_ns")),
+        "disturbed_share": sum(_values(records, "blocks_disturbed")) / blocks if blocks else math.nan,
+        **{
+            name: max(_values(records, name), default=math.nan)
+            for name in ("gate_share", "graphs", "graph_breaks", "recompiles", "peak_rss_bytes")
+        },
+    }
+
+
+def _convergence(seeds: Sequence[Record]) -> dict[str, Any]:
+    # A loss that is no number is worse than any number.
+    losses = [math.inf if seed["loss"] is None else seed["loss"] for seed in seeds]
+    low, middle, high = np.quantile(
+        losses, [0.05, 0.5, 0.95], method="linear" if np.isfinite(losses).all() else "higher"
+    )
+    converged = sum(seed["converged"] for seed in seeds)
+    interval = wilson_interval(converged, len(seeds))
+    return {
+        "seeds": len(seeds),
+        "loss_p05": float(low),
+        "loss_p50": float(middle),
+        "loss_p95": float(high),
+        "accuracy_p50": _median([seed["accuracy"] or 0.0 for seed in seeds]),
+        "r2_p50": _median(_values(seeds, "r2")),
+        "epochs_to_target_p50": _median(_values(seeds, "epochs_to_target")),
+        "converged_share": converged / len(seeds),
+        "converged_low": interval[0],
+        "converged_high": interval[1],
+    }
+
+
+def _times(records: Sequence[Record], yardstick: Sequence[Record], batch_size: int, *, own: bool) -> dict[str, Any]:
+    step, low, high = log_interval(_values(records, "step_ns"))
+    row = {
+        "step_ns": step,
+        "step_ns_low": low,
+        "step_ns_high": high,
+        "samples_per_s": batch_size * 1e9 / step,
+        "ratio_to_autograd": math.nan,
+        "ratio_low": math.nan,
+        "ratio_high": math.nan,
+    }
+    theirs = {record["round"]: record["step_ns"] for record in yardstick if record["outcome"] == Outcome.OK}
+    pairs = [theirs[record["round"]] / record["step_ns"] for record in records if record["round"] in theirs]
+    if own:
+        row |= {"ratio_to_autograd": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}
+    elif pairs:
+        row["ratio_to_autograd"], row["ratio_low"], row["ratio_high"] = log_interval(pairs)
+    return row
+
+
+def _values(rows: Iterable[Record], name: str) -> list[float]:
+    return [row[name] for row in rows if row.get(name) is not None]
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else math.nan
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) -> pd.DataFrame:
+    frame = pd.DataFrame(list(rows), columns=[column.name for column in columns])
+    # A count with gaps stays a whole number.
+    whole = [column.name for column in columns if column.unit in ("count", "bytes")]
+    return frame.astype(dict.fromkeys(whole, "Int64"))

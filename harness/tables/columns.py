@@ -1,0 +1,124 @@
+"""Every column of every table, described once: name, unit, meaning. The README's column table is made from this.
+
+Columns are only ever added. A change of meaning is a new name; a change that old readers cannot bear raises SCHEMA.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """unit: `ns`, `s`, `bytes`, `1/s`, `count`, `share` (0 to 1), `ratio`, or empty (names, text, plain numbers)."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+_CASE = (
+    Column("workload", "", "what is trained"),
+    Column("engine", "", "how its gradients are got and its updates made"),
+    Column("device", "", "`cpu` or `cuda[:N]`"),
+    Column("dtype", "", "of parameters and data"),
+    Column("batch_size", "count", "points per update"),
+    Column("threads", "count", "torch's intra-op threads, as it ran"),
+)
+_RUN = (
+    Column("schema", "count", "number of this table layout"),
+    Column("case_id", "", "stable name of the case"),
+    Column("run_id", "", "name of the run's folder"),
+    Column("commit", "", "of the repository in which the user stood, or of the image"),
+    Column("dirty", "", "whether tracked files differed from the commit"),
+    Column("machine", "", "slug of the hardware"),
+    Column("fingerprint", "", "equal where two runs may be compared"),
+)
+
+MEASUREMENTS = (
+    *_CASE,
+    Column("round", "count", "pass over all cases, from 0; each case in a fresh process"),
+    Column("outcome", "", "how the process ended; only `ok` carries a time"),
+    Column("reason", "", "why, where it is not `ok`"),
+    Column("step_ns", "ns", "time of one update: 25 % quantile of the undisturbed blocks"),
+    Column("step_median_ns", "ns", "the same, median"),
+    Column("step_min_ns", "ns", "the same, minimum"),
+    Column("blocks", "count", "blocks timed"),
+    Column("blocks_disturbed", "count", "of these, during which the kernel took a core from the process"),
+    Column("block_steps", "count", "updates per block"),
+    Column("stop_rule", "", "what ended the timing: `relative_width` of the interval or the time `budget`"),
+    Column("import_ns", "ns", "importing torch"),
+    Column("setup_ns", "ns", "making data, model and engine"),
+    Column("first_call_cold_ns", "ns", "first update where something had to be compiled"),
+    Column("first_call_warm_ns", "ns", "first update where nothing had, or all came from the run's compile cache"),
+    Column("gate_share", "share", "largest gradient error seen, of the limit that rounding sets"),
+    Column("graphs", "count", "compiled graphs"),
+    Column("graph_breaks", "count", "graph breaks"),
+    Column("recompiles", "count", "recompilations"),
+    Column("minor_faults_per_step", "", "page faults per update while timed"),
+    Column("peak_rss_bytes", "bytes", "most resident memory of the process"),
+    Column("seconds", "s", "the whole process"),
+    *_RUN,
+)
+
+CONVERGENCE = (
+    *_CASE,
+    Column("seed", "count", "seed of data, weights and shuffles"),
+    Column("updates", "count", "SGD updates made"),
+    Column("loss", "", "over the whole data set after the last update; empty if not a number"),
+    Column("accuracy", "share", "of the whole data set after the last update"),
+    Column("r2", "", "1 - residual over total sum of squares; empty for classes"),
+    Column("converged", "", "loss and accuracy within the workload's bounds"),
+    Column("epochs_to_target", "count", "first epoch after which it was; empty if none"),
+    *_RUN,
+)
+
+SUMMARY = (
+    *_CASE,
+    Column("outcome", "", "`ok`, or the first other outcome of its rounds; `not_converged` by the targets"),
+    Column("reason", "", "why, where it is not `ok`"),
+    Column("targets_met", "", "`yes`, `no` or `undecided`; empty where none could be judged"),
+    Column("step_ns", "ns", "time of one update: exp of the mean log of the rounds' step times"),
+    Column("step_ns_low", "ns", "95 % t-interval on the logs, low end"),
+    Column("step_ns_high", "ns", "high end"),
+    Column("samples_per_s", "1/s", "points trained on per second"),
+    Column("ratio_to_autograd", "ratio", "autograd's step time over this one, paired by round; above 1 is faster"),
+    Column("ratio_low", "ratio", "95 % t-interval on the logs, low end"),
+    Column("ratio_high", "ratio", "high end"),
+    Column("loss_p05", "", "5 % quantile of the final loss over seeds"),
+    Column("loss_p50", "", "median"),
+    Column("loss_p95", "", "95 % quantile"),
+    Column("accuracy_p50", "share", "median of the final accuracy over seeds"),
+    Column("converged_share", "share", "of seeds converged"),
+    Column("converged_low", "share", "95 % Wilson interval, low end"),
+    Column("converged_high", "share", "high end"),
+    Column("rounds", "count", "rounds measured"),
+    Column("seeds", "count", "seeds trained"),
+    Column("r2_p50", "", "median of R² over seeds"),
+    Column("epochs_to_target_p50", "", "median over the seeds that reached it"),
+    Column("import_ns", "ns", "median over rounds"),
+    Column("setup_ns", "ns", "median over rounds"),
+    Column("first_call_cold_ns", "ns", "of the round that compiled"),
+    Column("first_call_warm_ns", "ns", "median over the other rounds"),
+    Column("disturbed_share", "share", "of all timed blocks"),
+    Column("gate_share", "share", "largest over rounds"),
+    Column("graphs", "count", "compiled graphs per process"),
+    Column("graph_breaks", "count", "most over rounds"),
+    Column("recompiles", "count", "most over rounds"),
+    Column("peak_rss_bytes", "bytes", "most over rounds"),
+    Column("targets", "", "every target with what was measured"),
+    *_RUN,
+)
+
+TABLES: Mapping[str, tuple[Column, ...]] = {
+    "measurements": MEASUREMENTS,
+    "convergence": CONVERGENCE,
+    "summary": SUMMARY,
+}
+
+
+def column_table(table: str) -> str:
+    """Return the Markdown table that describes the columns of one table."""
+    rows = [f"| `{column.name}` | {column.unit} | {column.meaning} |" for column in TABLES[table]]
+    return "\n".join(["| column | unit | meaning |", "| --- | --- | --- |", *rows])

@@ -1,0 +1,110 @@
+"""The two contracts of the program: a workload says what is trained, an engine says how.
+
+Both are plain classes without a base; these protocols only write down what is expected of them.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from harness.plan.case import Case
+from harness.plan.targets import ConvergenceTargets
+
+
+class Workload(Protocol):
+    """What is trained. Add one with a file like `training/workloads/line.py`, or your own `path/to/file.py:Name`.
+
+    loss: a torch loss module with mean reduction, called as `loss(outputs, targets)`.
+    learning_rate: of plain SGD.
+    epochs: passes over the data set, each `points // batch_size` updates.
+    targets: what convergence is held to.
+    """
+
+    loss: nn.Module
+    learning_rate: float
+    epochs: int
+    targets: ConvergenceTargets
+
+    def data(self, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Return inputs [points, features] and targets [points, outputs], float32 on CPU, points >= batch_size.
+
+        torch's default generator has been seeded with `seed` right before: drawing from it is enough.
+        """
+        ...
+
+    def model(self, seed: int) -> nn.Module:
+        """Return a new float32 model on CPU; called after `data`, so that the generator goes on where that ended."""
+        ...
+
+    def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the accuracy of outputs [points, outputs] as a 0-d tensor from 0 to 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an engine is given: everything about a case but its data and its starting weights.
+
+    template: the model on the case's device and in its dtype; take a copy with `model()`.
+    loss: the loss module.
+    learning_rate: of plain SGD.
+    batch_size: points per update.
+    """
+
+    template: nn.Module
+    loss: nn.Module
+    learning_rate: float
+    batch_size: int
+
+    def model(self) -> nn.Module:
+        """Return a copy of the model that the engine may keep and change."""
+        return copy.deepcopy(self.template)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters."""
+        return next(self.template.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.template.parameters()).device
+
+
+class Updates(Protocol):
+    """An engine made ready for one problem."""
+
+    def load(self, parameters: Mapping[str, Tensor]) -> None:
+        """Start again from these weights, by copying them: no recompile; not timed."""
+        ...
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Make one SGD update per batch and return the loss of each batch before its update.
+
+        inputs [steps, batch, features] and targets [steps, batch, outputs], any number of steps, on the case's device;
+        either may be a view expanded over steps. Returns losses [steps]. This is what is timed.
+        """
+        ...
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return the weights after the updates made so far, named as the model's `named_parameters`."""
+        ...
+
+
+class Engine(Protocol):
+    """One way to make SGD updates. Add one with a file like `training/engines/autograd.py`, or your own."""
+
+    def unsupported(self, problem: Problem, case: Case) -> str | None:
+        """Return why this case cannot be done here, in one line, or None when it can."""
+        ...
+
+    def prepare(self, problem: Problem, steps: int) -> Updates:
+        """Compile, capture and allocate: never timed as a step.
+
+        `steps` is the usual number of updates of one call, for engines that unroll; every number must work.
+        """
+        ...

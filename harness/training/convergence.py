@@ -1,0 +1,64 @@
+"""Convergence: the same training from many seeds, by the engine itself."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from harness.training.contract import Problem, Updates, Workload
+from harness.training.trial import begin
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """How one seed ended, over the whole data set after the last update.
+
+    updates: SGD updates made. loss: of the workload's loss. accuracy: 0 to 1. r2: 1 - residual over total sum of
+    squares; NaN where targets are classes. converged: within the workload's `max_loss` and `min_accuracy`.
+    epochs_to_target: the first epoch after which it was converged, counted from 1; None if never.
+    """
+
+    seed: int
+    updates: int
+    loss: float
+    accuracy: float
+    r2: float
+    converged: bool
+    epochs_to_target: int | None
+
+
+def train_seeds(workload: Workload, problem: Problem, updates: Updates, seeds: int) -> Iterator[SeedResult]:
+    """Train from seeds 0 … seeds-1 with `updates`, one after the other, and yield how each ended."""
+    for seed in range(seeds):
+        trial = begin(workload, problem.batch_size, seed, problem.device, problem.dtype)
+        updates.load(trial.parameters)
+        made, reached = 0, None
+        loss = accuracy = r2 = math.nan
+        for epoch, (inputs, targets) in zip(range(1, workload.epochs + 1), trial.epochs(), strict=False):
+            updates(inputs, targets)
+            made += len(inputs)
+            loss, accuracy, r2 = evaluate(workload, problem, updates, trial.inputs, trial.targets)
+            if reached is None and _converged(workload, loss, accuracy):
+                reached = epoch
+        yield SeedResult(seed, made, loss, accuracy, r2, _converged(workload, loss, accuracy), reached)
+
+
+@torch.no_grad()
+def evaluate(
+    workload: Workload, problem: Problem, updates: Updates, inputs: Tensor, targets: Tensor
+) -> tuple[float, float, float]:
+    """Return loss, accuracy and R² of the engine's present weights over inputs [points, features]."""
+    outputs = functional_call(problem.template, updates.parameters(), (inputs,))
+    r2 = math.nan
+    if targets.is_floating_point():
+        residual, total = (outputs - targets).square().sum(), (targets - targets.mean()).square().sum()
+        r2 = 1 - (residual / total).item()
+    return problem.loss(outputs, targets).item(), workload.accuracy(outputs, targets).item(), r2
+
+
+def _converged(workload: Workload, loss: float, accuracy: float) -> bool:
+    # A NaN compares false: a seed that diverged has not converged.
+    return loss < workload.targets.max_loss and accuracy > workload.targets.min_accuracy

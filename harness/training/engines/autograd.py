@@ -1,0 +1,55 @@
+"""The training loop that everybody writes: a module, `loss.backward()`, `torch.optim.SGD`."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from harness.plan.case import Case
+from harness.training.contract import Problem, Updates
+
+
+class Autograd:
+    """Eager autograd, the yardstick that every ratio is taken against."""
+
+    def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002
+        """Every model and loss is supported."""
+        return None
+
+    def prepare(self, problem: Problem, steps: int) -> Updates:  # noqa: ARG002
+        """Make the optimiser."""
+        model, loss = problem.model(), problem.loss
+        return LoopUpdates(model, lambda inputs, targets: loss(model(inputs), targets), problem.learning_rate)
+
+
+class LoopUpdates:
+    """The ordinary loop around a given forward-and-loss function."""
+
+    def __init__(
+        self, model: nn.Module, forward_loss: Callable[[Tensor, Tensor], Tensor], learning_rate: float
+    ) -> None:
+        self._model = model
+        self._forward_loss = forward_loss
+        self._optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
+
+    def load(self, parameters: Mapping[str, Tensor]) -> None:
+        """Copy the weights into the model's memory; plain SGD has no state to reset."""
+        with torch.no_grad():
+            for name, parameter in self._model.named_parameters():
+                parameter.copy_(parameters[name])
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
+        forward_loss, optimizer = self._forward_loss, self._optimizer
+        losses = []
+        for batch, target in zip(inputs, targets, strict=True):
+            optimizer.zero_grad()
+            loss = forward_loss(batch, target)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.detach())
+        return torch.stack(losses)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return the weights by name."""
+        return {name: value.detach() for name, value in self._model.named_parameters()}

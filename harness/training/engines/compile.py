@@ -1,0 +1,25 @@
+"""The usual first try: forward and loss under `torch.compile`, the rest as everybody writes it."""
+
+import torch
+
+from harness.plan.case import Case
+from harness.training.contract import Problem, Updates
+from harness.training.engines.autograd import LoopUpdates
+from harness.training.toolchain import missing_toolchain
+
+
+class Compile:
+    """Compiled forward and loss, backward through AOTAutograd, the ordinary optimiser."""
+
+    def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002
+        """Say which part of the compiler's toolchain is missing."""
+        return missing_toolchain(case.device)
+
+    def prepare(self, problem: Problem, steps: int) -> Updates:  # noqa: ARG002
+        """Wrap forward and loss; torch compiles them at the first call."""
+        model, loss = problem.model(), problem.loss
+        # One shape per process, so a second graph would be a mistake: see `measuring.probes.assert_one_graph`.
+        forward_loss = torch.compile(
+            lambda inputs, targets: loss(model(inputs), targets), fullgraph=True, dynamic=False
+        )
+        return LoopUpdates(model, forward_loss, problem.learning_rate)

@@ -1,0 +1,110 @@
+"""One seed's start: its data, its weights and the order of its batches, always drawn in the same order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.training.contract import Problem, Workload
+
+# Batches that the timed blocks cycle through: enough that a cache cannot hold them all, not so many that they fill a
+# small machine.
+MAX_BATCH_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one seed trains on and from.
+
+    inputs: [points, features]; targets: [points, outputs]; both on the case's device.
+    parameters: the starting weights by name.
+    orders: for each epoch the order of the points, each [points]; None where one batch is the whole data set.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    parameters: dict[str, Tensor]
+    orders: tuple[Tensor, ...] | None
+    batch_size: int
+
+    def epochs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs [updates, batch, features] and targets [updates, batch, outputs] epoch by epoch, for ever.
+
+        A full batch is not shuffled; a last, smaller batch is left out. After the last epoch the first order returns.
+        """
+        while True:
+            for order in self.orders or (None,):
+                yield self._batched(self.inputs, order), self._batched(self.targets, order)
+
+    def batches(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Return the first `steps` batches, inputs [steps, batch, features] and targets [steps, batch, outputs].
+
+        A full batch is a view expanded over steps. Real batches that would take more than MAX_BATCH_BYTES are not
+        made: ask `max_steps` first.
+        """
+        if self.orders is None:
+            full = next(self.epochs())
+            return full[0].expand(steps, *full[0].shape[1:]), full[1].expand(steps, *full[1].shape[1:])
+        inputs: list[Tensor] = []
+        targets: list[Tensor] = []
+        for some_inputs, some_targets in self.epochs():
+            inputs.append(some_inputs)
+            targets.append(some_targets)
+            if sum(len(part) for part in inputs) >= steps:
+                break
+        return torch.cat(inputs)[:steps], torch.cat(targets)[:steps]
+
+    def max_steps(self) -> int | None:
+        """Return the most batches that `batches` may be asked for; None where they take no memory."""
+        if self.orders is None:
+            return None
+        points = self.batch_size * (self.inputs[0].nbytes + self.targets[0].nbytes)
+        return max(1, MAX_BATCH_BYTES // points)
+
+    def _batched(self, points: Tensor, order: Tensor | None) -> Tensor:
+        updates = len(points) // self.batch_size
+        chosen = points if order is None else points[order]
+        return chosen[: updates * self.batch_size].view(updates, self.batch_size, *points.shape[1:])
+
+
+def begin(workload: Workload, batch_size: int, seed: int, device: torch.device, dtype: torch.dtype) -> Trial:
+    """Draw data, weights and shuffles of one seed, in this order, and put them on the device in the dtype.
+
+    Leaves torch's global random state as it was. Raises ValueError when the workload gives fewer points than a batch.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inputs, targets = workload.data(batch_size, seed)
+        if len(inputs) < batch_size or len(inputs) != len(targets):
+            raise ValueError(
+                f"the workload's data has {len(inputs)} inputs and {len(targets)} targets for batches of {batch_size}"
+            )
+        model = workload.model(seed)
+        orders = None
+        if len(inputs) // batch_size > 1:
+            orders = tuple(torch.randperm(len(inputs)).to(device) for _ in range(workload.epochs))
+    return Trial(
+        inputs=_placed(inputs, device, dtype),
+        targets=_placed(targets, device, dtype),
+        parameters={name: value.detach().to(device=device, dtype=dtype) for name, value in model.named_parameters()},
+        orders=orders,
+        batch_size=batch_size,
+    )
+
+
+def problem_of(workload: Workload, batch_size: int, device: torch.device, dtype: torch.dtype) -> Problem:
+    """Return the problem that engines are prepared for."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = workload.model(0)
+    return Problem(
+        template=model.to(device=device, dtype=dtype),
+        loss=workload.loss,
+        learning_rate=workload.learning_rate,
+        batch_size=batch_size,
+    )
+
+
+def _placed(points: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return points.to(device=device, dtype=dtype if points.is_floating_point() else None)

@@ -1,0 +1,1 @@
+"""One file per workload; `harness.plan.catalogue` names them."""
