@@ -3,7 +3,7 @@
 -> {"protocol": 1, "case": {"workload": "line", …}, "round": 0, "seeds": 64}
 <- {"event": "hello", "protocol": 1}
 <- {"event": "phase", "phase": "import"}          phases in the order of PHASES, those that apply
-<- {"event": "block", "ns": 10123456}             each timed block, after it was timed
+<- {"event": "blocks", "ns": [10123456, …]}       timed blocks, a handful at once
 <- {"event": "record", "record": {"outcome": "ok", …}}
 """
 

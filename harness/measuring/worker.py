@@ -187,7 +187,7 @@ class Worker:
             self._clock,
             rule,
             probes.involuntary_switches,
-            lambda ns: self._events.send("block", ns=ns),
+            lambda ns: self._events.send("blocks", ns=ns),
         )
         made = steps * len(samples.blocks_ns)
         timing = {

@@ -25,7 +25,8 @@ def revision(where: Path) -> Revision:
     """Return the commit of the repository around `where`, else the `HARNESS_REVISION` that an image was built with."""
     commit = _git(where, "rev-parse", "HEAD")
     if commit is None:
-        return Revision(os.environ.get("HARNESS_REVISION") or "unknown", dirty=False)
+        built, mark, _ = os.environ.get("HARNESS_REVISION", "").partition("-dirty")
+        return Revision(built or "unknown", dirty=bool(mark))
     changes = _git(where, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
     return Revision(commit, dirty=bool(changes))
 

@@ -1,10 +1,13 @@
-"""Every column of every table, described once: name, unit, meaning. The README's column table is made from this.
+"""Every column of every table, described once: name, unit, meaning.
+
+`python -m harness.tables.columns` puts them into the documents that show them.
 
 Columns are only ever added. A change of meaning is a new name; a change that old readers cannot bear raises SCHEMA.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 SCHEMA = 1
 
@@ -118,7 +121,33 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 }
 
 
+DOCUMENTS: Mapping[str, tuple[str, ...]] = {
+    "README.md": ("summary",),
+    "docs/columns.md": ("summary", "measurements", "convergence"),
+}
+
+
 def column_table(table: str) -> str:
     """Return the Markdown table that describes the columns of one table."""
     rows = [f"| `{column.name}` | {column.unit} | {column.meaning} |" for column in TABLES[table]]
     return "\n".join(["| column | unit | meaning |", "| --- | --- | --- |", *rows])
+
+
+def with_column_tables(text: str, tables: Sequence[str]) -> str:
+    """Return a Markdown text with the column tables between `<!-- columns NAME -->` and `<!-- /columns -->`.
+
+    Raises ValueError when it has no marker for a table.
+    """
+    for table in tables:
+        begin, end = f"<!-- columns {table} -->\n", "<!-- /columns -->"
+        before, marker, rest = text.partition(begin)
+        if not marker or end not in rest:
+            raise ValueError(f"the text has no place for the columns of {table}")
+        text = f"{before}{begin}\n{column_table(table)}\n\n{rest[rest.index(end) :]}"
+    return text
+
+
+if __name__ == "__main__":
+    for name, parts in DOCUMENTS.items():
+        document = Path(name)
+        document.write_text(with_column_tables(document.read_text("utf-8"), parts), "utf-8")

@@ -21,20 +21,21 @@ def check_updates(problem: Problem, updates: Updates, inputs: Tensor, targets: T
     """Make one update per batch from the engine's present weights and check each; inputs [steps, batch, features].
 
     Returns the largest error seen, as a share of its limit. Raises CaseEnded: `wrong_gradient`, naming update, tensor,
-    error and limit, or `not_converged` when the reference itself leaves the finite numbers.
+    error and limit, or `not_converged` when the reference itself leaves the numbers of the dtype.
     """
     model = float64_model(problem)
     worst = 0.0
     for step, (batch, target) in enumerate(zip(inputs, targets, strict=True), start=1):
         before = _snapshot(updates, problem)
-        losses = updates(batch.unsqueeze(0), target.unsqueeze(0))
         expected = expected_update(model, problem, before, batch, target)
-        if not all(value.isfinite().all() for value in (expected.loss, *expected.parameters.values())):
+        values = (expected.loss, *expected.parameters.values())
+        if not all(value.to(problem.dtype).isfinite().all() for value in values):
             raise CaseEnded(
                 Outcome.NOT_CONVERGED,
-                f"training diverges: update {step} leaves the finite numbers in float64 as well, "
-                f"at learning rate {problem.learning_rate:g}",
+                f"training diverges: with right gradients as well, update {step} leaves the numbers that "
+                f"{problem.dtype} has, at learning rate {problem.learning_rate:g}",
             )
+        losses = updates(batch.unsqueeze(0), target.unsqueeze(0))
         worst = max(worst, _check_loss(step, losses, expected))
         worst = max(worst, _check_parameters(step, _snapshot(updates, problem), expected))
     return worst

@@ -1,6 +1,7 @@
 """One seed's start: its data, its weights and the order of its batches, always drawn in the same order."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +92,16 @@ def begin(workload: Workload, batch_size: int, seed: int, device: torch.device, 
         orders=orders,
         batch_size=batch_size,
     )
+
+
+def each(batches: Tensor) -> Iterable[Tensor]:
+    """Return the batches [batch, …] of a tensor [steps, batch, …], for engines that loop over them.
+
+    Making a view costs half a microsecond; a full batch that was expanded over steps needs only one for all of them.
+    """
+    if len(batches) and batches.stride(0) == 0:
+        return itertools.repeat(batches[0], len(batches))
+    return batches.unbind()
 
 
 def problem_of(workload: Workload, batch_size: int, device: torch.device, dtype: torch.dtype) -> Problem:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from harness.plan.case import Case
 from harness.training.contract import Problem, Updates
+from harness.training.trial import each
 
 
 class Autograd:
@@ -42,7 +43,7 @@ class LoopUpdates:
         """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
         forward_loss, optimizer = self._forward_loss, self._optimizer
         losses = []
-        for batch, target in zip(inputs, targets, strict=True):
+        for batch, target in zip(each(inputs), each(targets), strict=True):
             optimizer.zero_grad()
             loss = forward_loss(batch, target)
             loss.backward()  # type: ignore[no-untyped-call]

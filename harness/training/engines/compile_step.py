@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from harness.plan.case import Case
 from harness.training.contract import Problem, Updates
 from harness.training.toolchain import missing_toolchain
+from harness.training.trial import each
 
 
 class CompileStep:
@@ -51,7 +52,7 @@ class StepUpdates:
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
         update = self._update
-        return torch.stack([update(batch, target) for batch, target in zip(inputs, targets, strict=True)])
+        return torch.stack([update(batch, target) for batch, target in zip(each(inputs), each(targets), strict=True)])
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the weights by name."""

@@ -10,6 +10,7 @@ from harness.plan.case import Case
 from harness.training.contract import Problem, Updates
 from harness.training.layers import chain, describe
 from harness.training.rules import LAYER_RULES, LOSS_RULES, LayerRule, LossRule, has_loss_rule, has_rule
+from harness.training.trial import each
 
 
 class Manual:
@@ -62,7 +63,7 @@ class ManualUpdates:
         """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
         losses = inputs.new_empty(len(inputs))
         learning_rate = self._learning_rate
-        for batch, target, loss in zip(inputs, targets, losses, strict=True):
+        for batch, target, loss in zip(each(inputs), each(targets), losses, strict=True):
             values = batch
             for rule in self._rules:
                 values = rule.forward(values)

@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from harness.training.loading import load_workload
+from harness.training.trial import MAX_BATCH_BYTES, begin, problem_of
+from harness.training.workloads.line import Line
+
+CPU = torch.device("cpu")
+
+
+def test_one_generator_draws_noise_then_weights_then_shuffles() -> None:
+    torch.manual_seed(7)
+    inputs = torch.linspace(-1, 1, 100).unsqueeze(1)
+    targets = 2 * inputs + 1 + 0.1 * torch.randn(inputs.shape)
+    model = nn.Sequential(nn.Linear(1, 10), nn.ReLU(), nn.Linear(10, 1))
+    orders = [torch.randperm(100) for _ in range(20)]
+
+    begun = begin(load_workload("line"), 10, 7, CPU, torch.float32)
+    assert torch.equal(begun.targets, targets)
+    for name, value in model.named_parameters():
+        assert torch.equal(begun.parameters[name], value)
+    assert begun.orders is not None
+    assert all(torch.equal(mine, wanted) for mine, wanted in zip(begun.orders, orders, strict=True))
+
+
+def test_the_callers_random_state_is_left_alone() -> None:
+    torch.manual_seed(1)
+    wanted = torch.rand(3)
+    torch.manual_seed(1)
+    begin(load_workload("line"), 10, 5, CPU, torch.float32)
+    problem_of(load_workload("line"), 10, CPU, torch.float32)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+@pytest.mark.parametrize(("batch_size", "updates"), [(1, 100), (10, 10), (30, 3), (50, 2), (51, 1), (100, 1), (250, 1)])
+def test_an_epoch_has_as_many_updates_as_whole_batches(batch_size: int, updates: int) -> None:
+    inputs, targets = next(begin(load_workload("line"), batch_size, 0, CPU, torch.float32).epochs())
+    assert inputs.shape == targets.shape == (updates, batch_size, 1)
+
+
+def test_a_full_batch_is_not_shuffled_and_takes_no_memory_over_steps() -> None:
+    begun = begin(load_workload("line"), 100, 0, CPU, torch.float32)
+    inputs, _ = begun.batches(1000)
+    assert inputs.shape == (1000, 100, 1)
+    assert torch.equal(inputs[999], begun.inputs)
+    assert inputs.untyped_storage().nbytes() == begun.inputs.nbytes
+    assert begun.max_steps() is None
+
+
+def test_batches_go_through_the_epochs_in_their_orders() -> None:
+    begun = begin(load_workload("line"), 50, 0, CPU, torch.float32)
+    assert begun.orders is not None
+    inputs, _ = begun.batches(43)
+    assert torch.equal(inputs[2:4].flatten(), begun.inputs[begun.orders[1]].flatten())
+    # 20 epochs of two batches, then the first order again
+    assert torch.equal(inputs[40:42], inputs[0:2])
+
+
+def test_real_batches_keep_to_the_byte_cap() -> None:
+    begun = begin(load_workload("line"), 10, 0, CPU, torch.float32)
+    most = begun.max_steps()
+    assert most is not None
+    assert most * 10 * 8 <= MAX_BATCH_BYTES < (most + 1) * 10 * 8
+
+
+def test_floating_data_takes_the_dtype_and_classes_stay_whole_numbers() -> None:
+    class Classes(Line):
+        def data(self, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+            return torch.rand(20, 1), torch.arange(20)
+
+    begun = begin(Classes(), 10, 0, CPU, torch.float64)
+    assert begun.inputs.dtype == torch.float64
+    assert begun.targets.dtype == torch.int64
+
+
+def test_a_workload_with_fewer_points_than_a_batch_is_refused() -> None:
+    class Short(Line):
+        def data(self, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+            return torch.rand(5, 1), torch.rand(5, 1)
+
+    with pytest.raises(ValueError, match="5 inputs"):
+        begin(Short(), 10, 0, CPU, torch.float32)
