@@ -4,6 +4,7 @@ import signal
 import sys
 from enum import IntEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,7 +40,9 @@ class Exit(IntEnum):
 
 def main() -> None:
     """Run the command line and exit; every mistake of the user's ends in one line."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in _ENDINGS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # started under nohup
+            signal.signal(number, _interrupt)
     try:
         code = cli.main(prog_name="harness", standalone_mode=False)
     except click.ClickException as error:
@@ -54,6 +57,16 @@ def main() -> None:
         sys.stderr.close()
         code = Exit.MET
     sys.exit(code)
+
+
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """End once, in good order: from then on impatience costs neither the tables nor the end of the worker."""
+    for number in _ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _complain(text: str, code: Exit) -> Exit:
@@ -82,12 +95,7 @@ def cli() -> None:
 )
 @click.option("--rounds", type=int, metavar="N", help="Passes over all cases, each case in a fresh process.")
 @click.option("--seeds", type=int, metavar="N", help="Judge convergence over seeds 0 … N-1; default 64.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="S",
-    help="Longest phase of a case; default 600.",
-)
+@click.option("--timeout", type=click.IntRange(min=1), metavar="S", help="Longest phase of a case; default 600.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), metavar="DIR", show_default=True)
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="RUN", help="A stored run not to be slower than.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Measure only what this run lacks.")
@@ -103,7 +111,7 @@ def run(
     preset: str | None,
     rounds: int | None,
     seeds: int | None,
-    timeout: float | None,
+    timeout: int | None,
     out: Path,
     baseline: Path | None,
     resume: Path | None,
@@ -167,7 +175,7 @@ def _only_with_resume(ctx: click.Context) -> None:
             raise PlanError(f"--resume goes on with the plan of that run: leave out --{name.replace('_', '-')}")
 
 
-def _measure(session: "Session", console: "Console", timeout: float | None, *, quiet: bool) -> bool:
+def _measure(session: "Session", console: "Console", timeout: int | None, *, quiet: bool) -> bool:
     """Measure and write the tables after each round and at the end; return whether the user interrupted it."""
     from harness.reporting.progress import RunProgress
 
@@ -178,9 +186,6 @@ def _measure(session: "Session", console: "Console", timeout: float | None, *, q
             session.measure(progress, timeout, after_round=lambda: _write_tables(session))
         except KeyboardInterrupt:
             interrupted = True
-            # Impatience must not cost the tables.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     session.journal.close()
     _write_tables(session)
     return interrupted

@@ -22,7 +22,7 @@ def own_compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none, with the reason."""
-    marked = [item for item in items if "cuda" in item.keywords]
+    marked = [item for item in items if item.get_closest_marker("cuda")]
     if not marked:
         return
     if importlib.util.find_spec("torch") is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 # Two runs whose values differ here measure different things.
-COMPARABLE = ("cpu_model", "cpus", "gpu", "gpu_count", "torch", "cuda", "python_minor", "machine_arch")
+COMPARABLE = ("cpu_model", "cpus", "gpu", "gpu_count", "gpu_mig", "torch", "python_minor", "machine_arch")
 
 
 def describe_machine(device: str) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _gpu(device: str) -> dict[str, Any]:
     found = _output("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
     if not found:
         return {}
-    rows = [[part.strip() for part in line.split(",")] for line in found.splitlines()]
+    rows = _visible([[part.strip() for part in line.split(",")] for line in found.splitlines()])
     index = int(device.partition(":")[2] or 0)
     if index >= len(rows):
         return {"gpu_count": len(rows)}
@@ -113,6 +113,16 @@ def _gpu(device: str) -> dict[str, Any]:
         "gpu_mig": mig,
         "gpu_power_limit_w": power,
     }
+
+
+def _visible(rows: list[list[str]]) -> list[list[str]]:
+    """Return the GPUs that CUDA sees, in its order; nvidia-smi lists all. A MIG slice is not found and leaves all."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return rows
+    by_name = {str(index): row for index, row in enumerate(rows)} | {row[4]: row for row in rows}
+    found = [by_name[name.strip()] for name in chosen.split(",") if name.strip() in by_name]
+    return found if found or not chosen.startswith("MIG-") else rows
 
 
 def _version(package: str) -> str | None:

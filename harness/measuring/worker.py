@@ -3,8 +3,10 @@
 `python -m harness.measuring.worker` reads one request (`measuring.protocol`) from stdin and writes events to stdout.
 """
 
+import ctypes
 import itertools
 import math
+import signal
 import sys
 import time
 import traceback
@@ -224,15 +226,19 @@ class Worker:
         from harness.training.convergence import train_seeds
 
         results = train_seeds(prepared.workload, prepared.problem, prepared.updates, self._request.seeds)
-        # JSON knows no NaN: a loss that is no number becomes null.
+        # JSON knows no NaN and no infinity: a loss that is no finite number becomes null.
         self.record.facts["convergence"] = [
-            {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+            {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in row.items()
+            }
             for row in map(asdict, results)
         ]
 
 
 def main() -> None:
     """Measure the case on stdin; whatever happens to it becomes a record, and the exit code is 0."""
+    _die_with_parent()
     events = claim_stdout()
     events.send("hello", protocol=PROTOCOL)
     request = Request.from_line(sys.stdin.readline())
@@ -254,6 +260,12 @@ def main() -> None:
     events.send("record", record=worker.record.to_json())
 
 
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when the one that started it is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 _TIMES = ("step_ns", "step_median_ns", "step_min_ns", "blocks_ns")
 
 
@@ -269,7 +281,7 @@ def _one_line(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({label(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}{place}"
+    return f"{type(error).__name__}{f': {text[0]}' if text else ''}{place}"
 
 
 def _peak_rss_bytes() -> int | None:

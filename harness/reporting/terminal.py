@@ -1,11 +1,13 @@
 """A run on the terminal: one row per case, words beside colour."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -36,7 +38,7 @@ def duration(nanoseconds: float) -> str:
 def show_summary(console: Console, summary: pd.DataFrame, *, only_wrong: bool = False) -> None:
     """Print the table of a run, one row per case, then every target that is not met and every case without a time."""
     if not only_wrong:
-        console.print(_summary_table(summary))
+        console.print(_summary_table(console, summary))
     for row in summary.to_dict("records"):
         for target in filter(None, row["targets"].split("; ")):
             status, _, text = target.partition(": ")
@@ -50,46 +52,53 @@ def _say(console: Console, word: str, style: str, text: str) -> None:
     console.print(_word(word, style), Text(text), soft_wrap=True)
 
 
-def _summary_table(summary: pd.DataFrame) -> Table:
+# Every column with how to draw its cell, and in which order columns are given up on a narrow terminal (0: never).
+_COLUMNS: tuple[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int], ...] = (
+    ("workload", lambda row: row["workload"], 0),
+    ("batch", lambda row: str(row["batch_size"]), 0),
+    ("engine", lambda row: row["engine"], 0),
+    ("outcome", lambda row: _word(row["outcome"]), 0),
+    ("step", lambda row: duration(row["step_ns"]), 0),
+    ("±", lambda row: _half_width(row["step_ns"], row["step_ns_low"], row["step_ns_high"]), 4),
+    ("samples/s", lambda row: _number(row["samples_per_s"], ".3g"), 3),
+    ("× autograd", lambda row: _ratio(row), 0),
+    ("loss p50", lambda row: _number(row["loss_p50"], ".4f"), 2),
+    ("converged", lambda row: _share(row), 5),
+    ("first call cold/warm", lambda row: _first_calls(row), 1),
+    ("targets", lambda row: _word({"yes": "met", "no": "missed"}.get(row["targets_met"], row["targets_met"])), 0),
+)
+_NUMBERS = {"batch", "step", "±", "samples/s", "× autograd", "loss p50", "converged", "first call cold/warm"}
+
+
+def _summary_table(console: Console, summary: pd.DataFrame) -> Table:
+    """Draw the summary with as many columns as the terminal is wide."""
+    for given_up in range(max(order for _, _, order in _COLUMNS) + 1):
+        kept = [column for column in _COLUMNS if column[2] == 0 or column[2] > given_up]
+        table = _table(summary, kept)
+        if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
+            break
+    return table
+
+
+def _table(
+    summary: pd.DataFrame, columns: Sequence[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int]]
+) -> Table:
     table = Table(
         title=_title(summary),
-        caption="step: time of one update, 95 % interval; × autograd: above 1 is faster",
+        caption="step: time of one update; ±: 95 % interval; × autograd: above 1 is faster",
+        box=box.SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
     )
-    for name, justify in (
-        ("workload", "left"),
-        ("batch", "right"),
-        ("engine", "left"),
-        ("outcome", "left"),
-        ("step", "right"),
-        ("±", "right"),
-        ("samples/s", "right"),
-        ("× autograd", "right"),
-        ("loss p50", "right"),
-        ("converged", "right"),
-        ("first call cold/warm", "right"),
-        ("targets", "left"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=name != "outcome")  # type: ignore[arg-type]
+    for name, _, _ in columns:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
     previous = None
     for row in summary.to_dict("records"):
         group = (row["workload"], row["batch_size"], row["device"], row["dtype"])
         if previous not in (None, group):
             table.add_section()
         previous = group
-        table.add_row(
-            f"{row['workload']}",
-            f"{row['batch_size']}",
-            f"{row['engine']}",
-            _word(row["outcome"]),
-            duration(row["step_ns"]),
-            _half_width(row["step_ns"], row["step_ns_low"], row["step_ns_high"]),
-            _number(row["samples_per_s"], ".3g"),
-            _ratio(row),
-            _number(row["loss_p50"], ".4f"),
-            _share(row),
-            " / ".join(filter(None, (duration(row["first_call_cold_ns"]), duration(row["first_call_warm_ns"])))),
-            _word({"yes": "met", "no": "missed"}.get(row["targets_met"], row["targets_met"])),
-        )
+        table.add_row(*(cell(row) for _, cell, _ in columns))
     return table
 
 
@@ -153,7 +162,8 @@ def _number(value: float, spec: str) -> str:
 def _half_width(value: float, low: float, high: float) -> str:
     if math.isnan(low) or math.isnan(high):
         return ""
-    return f"{max(high / value, value / low) - 1:.1%}"
+    half = max(high / value, value / low) - 1
+    return f"{half:.1%}" if half < 1 else "> 100%"
 
 
 def _ratio(row: Mapping[Hashable, Any]) -> str:
@@ -166,3 +176,7 @@ def _ratio(row: Mapping[Hashable, Any]) -> str:
 
 def _share(row: Mapping[Hashable, Any]) -> str:
     return "" if math.isnan(row["converged_share"]) else f"{row['converged_share']:.0%} of {row['seeds']:.0f}"
+
+
+def _first_calls(row: Mapping[Hashable, Any]) -> str:
+    return " / ".join(filter(None, (duration(row["first_call_cold_ns"]), duration(row["first_call_warm_ns"]))))

@@ -39,7 +39,7 @@ class Journal:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Write one line and wait until it is on the disk."""
-        self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+        self._file.write(json.dumps(entry).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 

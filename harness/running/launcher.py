@@ -22,6 +22,7 @@ from harness.plan.outcome import Outcome
 WORKER = (sys.executable, "-P", "-m", "harness.measuring.worker")
 DEFAULT_TIMEOUT_S = 600.0
 _EXIT_S = 30.0
+_WAKE_S = 3600.0
 
 
 def worker_environment(cache: Path) -> dict[str, str]:
@@ -72,11 +73,12 @@ class Launcher:
         started = time.monotonic()
         with tempfile.TemporaryFile() as stderr, self._process(stderr) as process:
             timed_out = not self._listen(process, request, said, on_phase)
-            if timed_out:
+            if timed_out or said.fault:
                 _kill(process)
             try:
                 process.wait(_EXIT_S)
             except subprocess.TimeoutExpired:
+                said.fault = said.fault or "it closed its event stream but did not exit"
                 _kill(process)
             record = said.record
             if record is None:
@@ -120,12 +122,21 @@ class Launcher:
         with contextlib.suppress(BrokenPipeError):  # it died at once; the end of its stdout says so
             process.stdin.write(request.to_line().encode())
             process.stdin.close()
-        with selectors.DefaultSelector() as selector:
+        with contextlib.ExitStack() as stack:
+            selector = stack.enter_context(selectors.DefaultSelector())
             selector.register(process.stdout, selectors.EVENT_READ)
+            if hasattr(os, "pidfd_open"):  # Linux: a child that the worker left behind may hold the stream open
+                ended = stack.enter_context(os.fdopen(os.pidfd_open(process.pid), "rb"))
+                selector.register(ended, selectors.EVENT_READ)
             while said.record is None and not said.fault:
                 left = said.since + self.timeout_s - time.monotonic()
-                if left <= 0 or not selector.select(left):
+                if left <= 0:
                     return False
+                ready = [key.fileobj for key, _ in selector.select(min(left, _WAKE_S))]
+                if not ready:
+                    continue
+                if process.stdout not in ready:  # the worker has ended, and everything that it wrote is read
+                    break
                 chunk = os.read(process.stdout.fileno(), 1 << 20)
                 if not chunk:
                     break
@@ -156,16 +167,17 @@ def _hear(line: bytes, said: _Conversation, on_phase: Callable[[str], None]) -> 
     try:
         event = json.loads(line)
         kind = event["event"]
+        if kind == "phase":
+            said.phase, said.since = str(event["phase"]), time.monotonic()
+        elif kind == "record":
+            said.record = {**event["record"], "outcome": Outcome(event["record"]["outcome"])}
+        elif kind == "hello" and event["protocol"] != PROTOCOL:
+            said.fault = f"the worker speaks protocol {event['protocol']}, this program {PROTOCOL}"
     except (ValueError, KeyError, TypeError):
         said.fault = f"the worker wrote something that is no event: {line[:80]!r}"
         return
     if kind == "phase":
-        said.phase, said.since = event["phase"], time.monotonic()
         on_phase(said.phase)
-    elif kind == "record":
-        said.record = event["record"]
-    elif kind == "hello" and event["protocol"] != PROTOCOL:
-        said.fault = f"the worker speaks protocol {event['protocol']}, this program {PROTOCOL}"
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -87,9 +87,11 @@ class Session:
         """
         header, records = read_journal(folder)
         try:
-            sweep = Sweep.from_json(header["sweep"])
-        except (KeyError, TypeError) as error:
-            raise PlanError(f"{folder}: was written by another version of this program") from error
+            sweep = Sweep.from_json(header["sweep"]) if header["format"] == FORMAT else None
+        except (KeyError, TypeError):
+            sweep = None
+        if sweep is None:
+            raise PlanError(f"{folder}: was written by another version of this program")
         at, machine = revision(Path.cwd()), this_machine(sweep)
         for name, then, now in (
             ("commit", header["commit"], at.commit),

@@ -69,7 +69,7 @@ CONVERGENCE = (
     *_CASE,
     Column("seed", "count", "seed of data, weights and shuffles"),
     Column("updates", "count", "SGD updates made"),
-    Column("loss", "", "over the whole data set after the last update; empty if not a number"),
+    Column("loss", "", "over the whole data set after the last update; empty if not finite"),
     Column("accuracy", "share", "of the whole data set after the last update"),
     Column("r2", "", "1 - residual over total sum of squares; empty for classes"),
     Column("converged", "", "loss and accuracy within the workload's bounds"),

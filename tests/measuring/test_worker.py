@@ -1,0 +1,471 @@
+import functools
+import io
+import json
+import math
+import re
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch._dynamo.utils import clear_compilation_metrics, counters
+
+from harness.measuring import sampling
+from harness.measuring import worker as worker_module
+from harness.measuring.protocol import PHASES, PROTOCOL, EventStream, Request
+from harness.plan.case import Case
+from harness.plan.sweep import Sweep
+from harness.tables.build import build_tables
+from harness.tables.columns import MEASUREMENTS
+from harness.training.toolchain import missing_toolchain
+
+TIMES = {"step_ns", "step_median_ns", "step_min_ns", "blocks_ns"}
+
+USERS = """
+import math
+import torch
+from harness.plan.targets import ConvergenceTargets
+from harness.training.engines.autograd import Autograd
+from harness.training.engines.manual import Manual
+from harness.training.workloads.line import Line
+
+
+class Honest:
+    # The manual engine, with room for a subclass to do something else.
+
+    def unsupported(self, problem, case):
+        return None
+
+    def prepare(self, problem, steps):
+        self.updates, self.loads, self.calls, self.block_seen = Manual().prepare(problem, steps), 0, 0, False
+        return self
+
+    def load(self, parameters):
+        self.loads += 1
+        self.calls = 0
+        self.updates.load(parameters)
+
+    def parameters(self):
+        return self.updates.parameters()
+
+    def __call__(self, inputs, targets):
+        self.calls += 1
+        self.block_seen |= len(inputs) > 1
+        return self.train(inputs, targets)
+
+    def train(self, inputs, targets):
+        return self.updates(inputs, targets)
+
+
+class Eager(Autograd):
+    pass
+
+
+class Unwilling(Honest):
+    def unsupported(self, problem, case):
+        return f"not at batch size {case.batch_size}"
+
+
+class TwiceTheStep(Honest):
+    def train(self, inputs, targets):
+        self.updates(inputs, targets)
+        return self.updates(inputs, targets)
+
+
+class SkipsEverySecondUpdateOfABlock(Honest):
+    def train(self, inputs, targets):
+        if len(inputs) == 1:
+            return self.updates(inputs, targets)
+        return self.updates(inputs[::2], targets[::2]).repeat_interleave(2)[: len(inputs)]
+
+
+class StopsTrainingAfterTheBlocks(Honest):
+    def train(self, inputs, targets):
+        before = {name: value.clone() for name, value in self.parameters().items()}
+        losses = self.updates(inputs, targets)
+        if self.block_seen and len(inputs) == 1:
+            self.updates.load(before)
+        return losses
+
+
+class LosesItsLossLater(Honest):
+    def train(self, inputs, targets):
+        losses = self.updates(inputs, targets)
+        return losses if self.calls < 25 else losses * math.nan
+
+
+class FailsToPrepare(Honest):
+    def prepare(self, problem, steps):
+        raise ValueError("no such layer: Swish\\nand much more of it")  # the place
+
+
+class FailsInSilence(Honest):
+    def prepare(self, problem, steps):
+        raise KeyError
+
+
+class FailsWhileItConverges(Honest):
+    def load(self, parameters):
+        super().load(parameters)
+        if self.loads == 4:  # first call, gate, timing
+            raise ValueError("enough")
+
+
+class HasNoMemory(Honest):
+    def prepare(self, problem, steps):
+        raise MemoryError
+
+
+class WantsAllMemory(Honest):
+    def prepare(self, problem, steps):
+        torch.empty(10**14)
+
+
+class Diverging(Line):
+    # All seeds but the first leave the finite numbers, and end at NaN.
+
+    def data(self, batch_size, seed):
+        inputs, targets = super().data(batch_size, seed)
+        return inputs * (1e3 if seed else 1), targets
+
+
+class Far(Line):
+    # All seeds but the first have a loss above the largest float32.
+    epochs = 1
+
+    def data(self, batch_size, seed):
+        inputs, targets = super().data(batch_size, seed)
+        return inputs, targets * (1e25 if seed else 1)
+
+
+class Flat(Line):
+    # Nothing to explain: R² is minus infinity.
+
+    def data(self, batch_size, seed):
+        inputs, targets = super().data(batch_size, seed)
+        return inputs, torch.zeros_like(targets)
+
+
+class TooFast(Line):
+    learning_rate = 100.0
+
+
+class TooFewPoints(Line):
+    def data(self, batch_size, seed):
+        return torch.zeros(3, 1), torch.zeros(3, 1)
+"""
+
+
+@dataclass
+class Measured:
+    """What the worker wrote about one case."""
+
+    events: list[dict]
+
+    @property
+    def record(self):
+        return self.events[-1]["record"]
+
+    @property
+    def ending(self):
+        return self.record["outcome"], self.record["reason"]
+
+    @property
+    def phases(self):
+        return tuple(event["phase"] for event in self.events if event["event"] == "phase")
+
+    def blocks(self, phase):
+        """The lengths of blocks that were told during a phase."""
+        blocks, now = [], "start"
+        for event in self.events:
+            now = event.get("phase", now)
+            if event["event"] == "blocks" and now == phase:
+                blocks += event["ns"]
+        return blocks
+
+
+def case(engine="manual", workload="line", device="cpu", dtype="float32", batch_size=100, threads=None) -> Case:
+    return Case(workload, engine, device, dtype, batch_size, threads)
+
+
+def no_such_constant(name):
+    pytest.fail(f"{name} is no JSON: other readers of a journal stumble over it")
+
+
+def measured(folder, request: Request) -> Measured:
+    """Run the worker's main in this process, where torch is imported already, and with short blocks."""
+    counters.clear()
+    clear_compilation_metrics()
+    quick = functools.partial(sampling.Rule, block_ns=10**6, warm_up_ns=2 * 10**6, budget_ns=60 * 10**6)
+    with pytest.MonkeyPatch.context() as patch, (folder / "events").open("wb", buffering=0) as stream:
+        patch.setattr(sampling, "Rule", quick)
+        patch.setattr(sys, "path", [*sys.path])  # a user's file adds its folder
+        patch.setattr(sys, "stdin", io.StringIO(request.to_line()))
+        patch.setattr(worker_module, "claim_stdout", lambda: EventStream(stream.fileno()))
+        worker_module.main()
+    lines = (folder / "events").read_text().splitlines()
+    return Measured([json.loads(line, parse_constant=no_such_constant) for line in lines])
+
+
+@pytest.fixture
+def users(tmp_path):
+    """Measures a case with an engine or a workload of the file above."""
+    file = tmp_path / "users.py"
+    file.write_text(USERS)
+
+    def measure(engine=None, workload=None, seeds=0, **more):
+        names = {name: f"{file}:{value}" for name, value in (("engine", engine), ("workload", workload)) if value}
+        return measured(tmp_path, Request(case(**names, **more), round=0, seeds=seeds))
+
+    return measure
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    return measured(tmp_path_factory.mktemp("honest"), Request(case(), round=1, seeds=3))
+
+
+# A case that is as it should be
+
+
+def test_an_honest_case_goes_through_all_phases_in_order(honest):
+    assert honest.ending == ("ok", "")
+    assert honest.phases == PHASES[1:]
+    assert honest.events[0] == {"event": "hello", "protocol": PROTOCOL}
+    assert [event["event"] for event in honest.events].count("record") == 1
+
+
+def test_blocks_are_told_while_timing_and_kept_in_the_record(honest):
+    told, kept = honest.blocks("timing"), honest.record["blocks_ns"]
+    assert len(told) >= 25
+    assert told == kept[: len(told)]
+    assert honest.record["blocks"] == len(kept) >= 30
+    assert {phase for phase in PHASES if honest.blocks(phase)} == {"timing"}
+
+
+def test_the_step_times_are_those_of_the_blocks_over_their_updates(honest):
+    record = honest.record
+    quiet = [ns for index, ns in enumerate(record["blocks_ns"]) if index not in record["disturbed"]]
+    used = quiet if 4 * len(quiet) >= record["blocks"] else record["blocks_ns"]
+    assert record["block_steps"] > 1
+    assert record["step_ns"] == sampling.quantile_of(used, 0.25) / record["block_steps"]
+    assert record["step_median_ns"] == sampling.quantile_of(used, 0.5) / record["block_steps"]
+    assert record["step_min_ns"] == min(used) / record["block_steps"]
+    assert record["blocks_disturbed"] == len(record["disturbed"])
+
+
+def test_a_record_fills_every_column_that_is_not_of_the_run(honest):
+    header = {"run_id": "r", "commit": "c", "dirty": False, "machine": "m", "fingerprint": "f"}
+    header["sweep"] = Sweep((case(),)).to_json()
+    kept = {**honest.record, "case_id": case().case_id, "round": 1, "seconds": 1.0}  # by executor and launcher
+    [row] = build_tables(header, [kept]).measurements.to_dict("records")
+    # Nothing was compiled here, so that the first call was no cold one; `ok` needs no reason.
+    missing = [column.name for column in MEASUREMENTS if row[column.name] != row[column.name]]
+    assert missing == ["first_call_cold_ns"]
+    assert {column.name for column in MEASUREMENTS} - kept.keys() <= {
+        *(*case().to_json(), "first_call_cold_ns"),
+        *(*header, "schema"),
+    }
+
+
+def test_the_phases_are_timed_apart(honest):
+    record = honest.record
+    for name in ("import_ns", "setup_ns", "first_call_warm_ns"):
+        assert 0 < record[name] < 60e9
+    assert record["compile_cache"] == "none"
+    assert (record["graphs"], record["graph_breaks"], record["recompiles"]) == (0, 0, 0)
+
+
+def test_the_gate_says_how_near_to_its_limit_the_engine_came(honest):
+    assert 0 < honest.record["gate_share"] < 1
+
+
+def test_convergence_has_one_entry_a_seed_and_its_targets_travel_with_it(honest):
+    assert [entry["seed"] for entry in honest.record["convergence"]] == [0, 1, 2]
+    assert {entry["updates"] for entry in honest.record["convergence"]} == {20}
+    assert honest.record["convergence_targets"]["min_converged_share"] == 0.75
+
+
+def test_without_seeds_there_is_no_convergence(users):
+    measurement = users("Honest")
+    assert measurement.ending == ("ok", "")
+    assert "convergence" not in measurement.record
+    assert "convergence" not in measurement.phases
+
+
+def test_the_threads_asked_for_are_the_threads_it_runs_with(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        assert measured(tmp_path, Request(case(threads=2), 0, 0)).record["threads"] == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_float64_and_real_batches_are_measured_too(tmp_path):
+    measurement = measured(tmp_path, Request(case("autograd", dtype="float64", batch_size=10), 0, 1))
+    assert measurement.ending == ("ok", "")
+    assert measurement.record["convergence"][0]["updates"] == 200
+
+
+def test_a_request_of_another_protocol_is_not_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.measuring.protocol.PROTOCOL", PROTOCOL + 1)
+    line = Request(case(), 0, 0).to_line()
+    monkeypatch.undo()
+    monkeypatch.setattr(Request, "to_line", lambda _self: line)
+    with pytest.raises(ValueError, match="protocol"):
+        measured(tmp_path, Request(case(), 0, 0))
+
+
+# The gate, before and after
+
+
+def assert_without_time(measurement):
+    assert TIMES & measurement.record.keys() == set()
+
+
+def test_a_wrong_gradient_is_found_before_anything_is_timed(users):
+    measurement = users("TwiceTheStep", seeds=2)
+    assert measurement.record["outcome"] == "wrong_gradient"
+    assert "update 1" in measurement.record["reason"]
+    assert measurement.phases == ("import", "setup", "first_call", "gate")
+    assert_without_time(measurement)
+
+
+def test_an_engine_that_skips_updates_only_while_it_is_timed_is_rejected_by_the_update(users):
+    measurement = users("SkipsEverySecondUpdateOfABlock", seeds=2)
+    assert measurement.record["outcome"] == "rejected"
+    assert "the loss of update 2 is" in measurement.record["reason"]
+    assert measurement.phases[-1] == "gate_after"
+    assert len(measurement.blocks("timing")) >= 25
+    assert_without_time(measurement)
+
+
+def test_an_engine_that_stops_training_once_it_was_timed_is_found_by_the_gate_afterwards(users):
+    measurement = users("StopsTrainingAfterTheBlocks")
+    assert measurement.record["outcome"] == "wrong_gradient"
+    assert measurement.phases[-1] == "gate_after"
+    assert_without_time(measurement)
+
+
+def test_losses_that_leave_the_finite_numbers_in_a_late_block_are_found(users):
+    measurement = users("LosesItsLossLater")
+    assert measurement.record["outcome"] == "not_converged"
+    assert measurement.phases[-1] == "gate_after"
+    assert_without_time(measurement)
+
+
+@pytest.mark.parametrize("engine", ["Honest", "Eager"])
+def test_a_training_that_diverges_has_not_converged_whoever_leaves_the_numbers_first(users, engine):
+    measurement = users(engine, workload="TooFast")
+    assert measurement.record["outcome"] == "not_converged"
+    assert "learning rate 100" in measurement.record["reason"]
+    assert_without_time(measurement)
+
+
+# A case that ends early
+
+
+def test_what_an_engine_cannot_do_is_unsupported_with_its_own_reason(users):
+    measurement = users("Unwilling", batch_size=7)
+    assert measurement.ending == ("unsupported", "not at batch size 7")
+    assert measurement.phases == ("import", "setup")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without an NVIDIA GPU")
+def test_without_a_gpu_cuda_is_unsupported_and_says_what_to_do(tmp_path):
+    measurement = measured(tmp_path, Request(case(device="cuda"), 0, 0))
+    assert measurement.ending == ("unsupported", "torch finds no CUDA device; use --device cpu")
+
+
+def test_an_exception_is_a_crash_with_type_first_line_and_place(users, capfd):
+    measurement = users("FailsToPrepare")
+    place = USERS.splitlines().index(next(line for line in USERS.splitlines() if "# the place" in line)) + 1
+    assert measurement.ending == ("crashed", f"ValueError: no such layer: Swish (users.py:{place})")
+    assert "and much more of it" in capfd.readouterr().err  # the launcher keeps it
+
+
+def test_an_exception_without_text_is_told_by_its_type(users):
+    assert re.fullmatch(r"KeyError:? +\(users\.py:\d+\)", users("FailsInSilence").record["reason"])
+
+
+@pytest.mark.parametrize("engine", ["HasNoMemory", "WantsAllMemory"])
+def test_memory_that_runs_out_is_an_outcome_of_its_own(users, engine):
+    measurement = users(engine)
+    assert measurement.record["outcome"] == "out_of_memory"
+    assert "emory" in measurement.record["reason"]
+    assert "users.py" in measurement.record["reason"]
+
+
+@pytest.mark.parametrize("name", ["engine", "workload"])
+def test_a_class_that_is_not_in_the_file_is_a_crash_that_names_it(users, name):
+    measurement = users(**{name: "Nowhere"})
+    assert measurement.record["outcome"] == "crashed"
+    assert "has no Nowhere" in measurement.record["reason"]
+
+
+def test_data_with_fewer_points_than_a_batch_is_a_crash_with_both_numbers(users):
+    measurement = users(workload="TooFewPoints")
+    assert measurement.record["outcome"] == "crashed"
+    assert "3 inputs and 3 targets for batches of 100" in measurement.record["reason"]
+
+
+def test_a_case_that_fails_after_it_was_timed_has_no_time(users):
+    measurement = users("FailsWhileItConverges", seeds=2)
+    assert measurement.record["outcome"] == "crashed"
+    assert measurement.record["reason"].startswith("ValueError: enough")
+    assert measurement.phases[-1] == "convergence"
+    assert_without_time(measurement)
+
+
+def test_however_a_case_ends_its_memory_and_the_phases_it_reached_are_known(users):
+    record = users("FailsToPrepare").record
+    assert record["peak_rss_bytes"] > 0
+    assert record["import_ns"] > 0
+    assert "setup_ns" not in record
+
+
+# Numbers that JSON has not
+
+
+@pytest.mark.parametrize("workload", ["Diverging", "Far"])
+def test_a_final_loss_that_is_no_number_is_null_and_not_converged(users, workload):
+    measurement = users(workload=workload, seeds=3)
+    assert measurement.ending == ("ok", "")
+    first, *others = measurement.record["convergence"]
+    assert math.isfinite(first["loss"])
+    assert [(entry["loss"], entry["r2"], entry["converged"]) for entry in others] == [(None, None, False)] * 2
+
+
+def test_an_r2_that_is_no_number_is_null(users):
+    measurement = users(workload="Flat", seeds=1)
+    assert measurement.ending == ("ok", "")
+    [entry] = measurement.record["convergence"]
+    assert entry["r2"] is None
+    assert entry["loss"] < 0.1
+
+
+# Compiled, and on a GPU
+
+
+@pytest.mark.skipif(missing_toolchain("cpu") is not None, reason="needs what torch.compile needs")
+def test_a_compile_is_in_the_first_call_and_never_in_a_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "empty"))
+    torch._dynamo.reset()
+    measurement = measured(tmp_path, Request(case("compile_step"), 0, 0))
+    torch._dynamo.reset()
+    record = measurement.record
+    assert measurement.ending == ("ok", "")
+    assert record["compile_cache"] == "cold"
+    assert "first_call_warm_ns" not in record
+    assert record["first_call_cold_ns"] > 100 * record["step_ns"]
+    assert record["first_call_cold_ns"] > max(record["blocks_ns"])
+    assert (record["graphs"], record["graph_breaks"], record["recompiles"]) == (1, 0, 0)
+
+
+@pytest.mark.cuda
+def test_a_case_on_a_gpu_is_measured_there(tmp_path):
+    measurement = measured(tmp_path, Request(case("autograd", device="cuda"), 0, 2))
+    assert measurement.ending == ("ok", "")
+    assert measurement.phases == PHASES[1:]
+    assert measurement.record["step_ns"] > 0
+    assert len(measurement.record["convergence"]) == 2

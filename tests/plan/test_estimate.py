@@ -1,0 +1,41 @@
+from dataclasses import replace
+
+import pytest
+
+from harness.plan.case import Case
+from harness.plan.catalogue import ENGINES
+from harness.plan.estimate import process_seconds, sweep_seconds
+from harness.plan.sweep import Axes, Sweep, plan_sweep
+
+
+def case(engine: str) -> Case:
+    return Case("line", engine, "cpu", "float32", 100)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_first_round_of_a_case_adds_its_compiling_and_its_seeds(engine):
+    first, later = process_seconds(case(engine), 0, seeds=64), process_seconds(case(engine), 1, seeds=64)
+    assert later == ENGINES[engine].process_s > 0
+    assert first > later + ENGINES[engine].compile_s
+
+
+def test_more_seeds_take_longer_in_the_first_round_only():
+    assert process_seconds(case("manual"), 0, seeds=640) > process_seconds(case("manual"), 0, seeds=64)
+    assert process_seconds(case("manual"), 1, seeds=640) == process_seconds(case("manual"), 1, seeds=64)
+
+
+def test_a_users_engine_is_expected_to_take_as_long_as_autograd():
+    for number in (0, 1):
+        mine = process_seconds(case("/home/me/own.py:Fast"), number, seeds=64)
+        assert mine == process_seconds(case("autograd"), number, seeds=64)
+
+
+def test_a_sweep_takes_as_long_as_all_its_processes():
+    sweep = Sweep((case("manual"), case("compile")), rounds=3, seeds=10)
+    parts = [process_seconds(each, number, 10) for each in sweep.cases for number in range(3)]
+    assert sweep_seconds(sweep) == pytest.approx(sum(parts))
+    assert sweep_seconds(replace(sweep, rounds=1)) < sweep_seconds(sweep)
+
+
+def test_the_standard_sweep_is_done_within_a_coffee_break():
+    assert 60 < sweep_seconds(plan_sweep(None, Axes())) < 20 * 60
