@@ -45,6 +45,9 @@ def main() -> None:
             signal.signal(number, _interrupt)
     try:
         code = cli.main(prog_name="harness", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:  # the help is no single line
+        click.echo(error.format_message(), err=True)
+        code = Exit.USAGE
     except click.ClickException as error:
         code = _complain(error.format_message(), Exit.USAGE)
     except PlanError as error:
@@ -95,7 +98,7 @@ def cli() -> None:
 )
 @click.option("--rounds", type=int, metavar="N", help="Passes over all cases, each case in a fresh process.")
 @click.option("--seeds", type=int, metavar="N", help="Judge convergence over seeds 0 … N-1; default 64.")
-@click.option("--timeout", type=click.IntRange(min=1), metavar="S", help="Longest phase of a case; default 600.")
+@click.option("--timeout", type=click.IntRange(1, 604_800), metavar="S", help="Longest phase of a case; default 600.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), metavar="DIR", show_default=True)
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="RUN", help="A stored run not to be slower than.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Measure only what this run lacks.")
@@ -128,7 +131,7 @@ def run(
     if resume is not None:
         _only_with_resume(ctx)
     sweep = plan_sweep(
-        sweep_file, Axes(**axes), rounds=PRESETS[preset] if preset and not rounds else rounds, seeds=seeds
+        sweep_file, Axes(**axes), rounds=PRESETS[preset] if preset and rounds is None else rounds, seeds=seeds
     )
     if dry_run:
         _print_plan(sweep)
@@ -138,11 +141,15 @@ def run(
 
     from harness.comparing.baseline import against_baseline, check_comparable
     from harness.reporting.terminal import show_baseline, show_bonus, show_summary
+    from harness.running.journal import read_journal
     from harness.running.session import Session, this_machine
     from harness.tables.files import read_table
 
     stored = read_table(baseline, "measurements") if baseline else None
     if resume is not None:
+        if stored is not None:
+            header, _ = read_journal(resume)
+            check_comparable(stored, header.get("machine", ""), header.get("fingerprint", ""))
         session = Session.resume(resume)
     else:
         machine = this_machine(sweep)
@@ -155,13 +162,13 @@ def run(
     console = Console(width=None if sys.stdout.isatty() else 180)
     summary = read_table(session.folder, "summary")
     show_summary(console, summary, only_wrong=quiet)
+    if not quiet:
+        show_bonus(console, summary)
+        console.print(f"kept in {session.folder}", soft_wrap=True, highlight=False, markup=False)
     verdicts: list[BaselineVerdict] = []
     if stored is not None:
         verdicts = against_baseline(stored, read_table(session.folder, "measurements"))
         show_baseline(console, verdicts)
-    if not quiet:
-        show_bonus(console, summary)
-        console.print(f"kept in {session.folder}", soft_wrap=True, highlight=False)
     if interrupted:
         click.echo(f"harness: interrupted; go on with: harness run --resume {session.folder}", err=True)
         ctx.exit(Exit.INTERRUPTED)
@@ -172,7 +179,8 @@ def _only_with_resume(ctx: click.Context) -> None:
     given = [name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     for name in given:
         if name not in {"resume", "timeout", "strict", "quiet", "baseline"}:
-            raise PlanError(f"--resume goes on with the plan of that run: leave out --{name.replace('_', '-')}")
+            flag = "sweep" if name == "sweep_file" else name.replace("_", "-")
+            raise PlanError(f"--resume goes on with the plan of that run: leave out --{flag}")
 
 
 def _measure(session: "Session", console: "Console", timeout: int | None, *, quiet: bool) -> bool:

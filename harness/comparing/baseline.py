@@ -34,6 +34,8 @@ class BaselineVerdict:
 
 def check_comparable(base: pd.DataFrame, machine: str, fingerprint: str) -> None:
     """Raise NotComparable unless a stored table is of this machine and fingerprint, and of committed code."""
+    if base.empty:
+        raise NotComparable("the baseline holds no measurements")
     for key, ours in (("machine", machine), ("fingerprint", fingerprint)):
         theirs = base[key].unique().tolist()
         if theirs != [ours]:

@@ -5,7 +5,8 @@ Names are looked up here, then among the entry points of installed packages (gro
 """
 
 import difflib
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -68,6 +69,7 @@ CATALOGUES: Mapping[str, Mapping[str, Entry]] = {"engine": ENGINES, "workload": 
 DTYPES = ("float32", "float64")
 
 
+@functools.cache
 def installed(kind: str) -> dict[str, EntryPoint]:
     """Engines or workloads (`kind`) that installed packages offer, by name."""
     return {point.name: point for point in entry_points(group=GROUPS[kind])}
@@ -82,18 +84,26 @@ def resolve(kind: str, name: str) -> str:
     """
     path, colon, attribute = name.rpartition(":")
     if colon and path.endswith(".py"):
-        file = Path(path).expanduser().resolve()
-        if not file.is_file():
+        try:
+            file = Path(path).expanduser().resolve()
+            found = file.is_file()
+        except (OSError, RuntimeError, ValueError):
+            found = False
+        if not found:
             raise PlanError(f"{kind} {name!r}: there is no file {path}")
         if not attribute.isidentifier():
             raise PlanError(f"{kind} {name!r}: after the colon goes the name of a class in {path}")
         return f"{file}:{attribute}"
-    known = [*CATALOGUES[kind], *installed(kind)]
-    if name in known:
+    if name in CATALOGUES[kind] or name in installed(kind):
         return name
+    raise unknown(kind, name, [*CATALOGUES[kind], *installed(kind)])
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> PlanError:
+    """Return the error for a name that is not among the known ones, with the nearest of them."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}, or path/to/file.py:Name"
-    raise PlanError(f"unknown {kind} {name!r}: {hint}")
+    return PlanError(f"unknown {kind} {name!r}: {hint}")
 
 
 def label(reference: str) -> str:

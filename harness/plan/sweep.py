@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.plan.case import MAX_BATCH_SIZE, Case, checked, whole_number
+from harness.plan.catalogue import ENGINES, installed, label, unknown
 from harness.plan.errors import PlanError
 from harness.plan.targets import ThroughputTarget
 
@@ -90,12 +91,17 @@ def plan_sweep(file: Path | None, axes: Axes, *, rounds: int | None = None, seed
     targets = document.get("target", [])
     if not isinstance(targets, list):
         raise PlanError(f"{source}: write targets as [[target]]")
+    judged = [_target(target, source) for target in targets]
+    known = {label(case.engine): None for case in cases} | dict.fromkeys([*ENGINES, *installed("engine")])
+    for target in judged:
+        if label(target.engine) not in known:
+            raise unknown("engine", target.engine, list(known))
     return Sweep(
         cases=cases,
         rounds=whole_number("rounds", document.get("rounds", 3) if rounds is None else rounds, 1, 1000),
         seeds=whole_number("seeds", document.get("seeds", 64) if seeds is None else seeds, 1, 1_000_000),
         named_engines=tuple(dict.fromkeys(case.engine for case in cases)) if axes.engine else (),
-        targets=tuple(_target(target, source) for target in targets),
+        targets=tuple(judged),
         order_seed=whole_number("order_seed", document.get("order_seed", 0), 0, 2**63),
     )
 
@@ -123,6 +129,8 @@ def _cases(grid: object, axes: Axes, source: str) -> Iterator[Case]:
         if value is None:
             raise PlanError(f"{source}: a [[grid]] has no {name}")
         values.append(value if isinstance(value, list | tuple) else [value])
+        if not values[-1]:
+            raise PlanError(f"{source}: {name} of a [[grid]] is empty")
     size = 1
     for value in values:
         size *= len(value)
@@ -143,10 +151,12 @@ def _target(target: object, source: str) -> ThroughputTarget:
         raise PlanError(f"{source}: write targets as [[target]]")
     _only(target, {part.name for part in fields(ThroughputTarget)}, where)
     ratio = target.get("min_ratio_to_autograd")
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not ratio > 0:
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1e6:
         raise PlanError(f"{where}: min_ratio_to_autograd must be a number above 0")
     if not isinstance(target.get("engine"), str):
         raise PlanError(f"{where}: engine must name one engine")
+    if not isinstance(target.get("workload", ""), str):
+        raise PlanError(f"{where}: workload must name one workload")
     if target.get("device", "cpu") not in ("cpu", "cuda"):
         raise PlanError(f"{where}: device must be cpu or cuda")
     for bound in ("min_batch_size", "max_batch_size"):

@@ -31,6 +31,7 @@ def duration(nanoseconds: float) -> str:
     """Return a duration in the unit that gives it one to three digits before the point; empty for NaN."""
     if math.isnan(nanoseconds):
         return ""
+    nanoseconds = float(f"{nanoseconds:.3g}")  # 999.7 ns is shown as 1 µs, not as 1e+03 ns
     unit, size = next((pair for pair in _UNITS if nanoseconds >= pair[1]), _UNITS[-1])
     return f"{nanoseconds / size:.3g} {unit}"
 
@@ -44,7 +45,7 @@ def show_summary(console: Console, summary: pd.DataFrame, *, only_wrong: bool = 
             status, _, text = target.partition(": ")
             if status != "met":
                 _say(console, status.upper(), status, f"{row['case_id']}: {text}")
-        if row["outcome"] not in ("ok", "not_converged") or not row["targets"]:
+        if row["outcome"] != "ok" and "missed: " not in row["targets"]:
             _say(console, row["outcome"], row["outcome"], f"{row['case_id']}: {row['reason']}")
 
 
@@ -54,9 +55,9 @@ def _say(console: Console, word: str, style: str, text: str) -> None:
 
 # Every column with how to draw its cell, and in which order columns are given up on a narrow terminal (0: never).
 _COLUMNS: tuple[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int], ...] = (
-    ("workload", lambda row: row["workload"], 0),
+    ("workload", lambda row: Text(row["workload"]), 0),
     ("batch", lambda row: str(row["batch_size"]), 0),
-    ("engine", lambda row: row["engine"], 0),
+    ("engine", lambda row: Text(row["engine"]), 0),
     ("outcome", lambda row: _word(row["outcome"]), 0),
     ("step", lambda row: duration(row["step_ns"]), 0),
     ("±", lambda row: _half_width(row["step_ns"], row["step_ns_low"], row["step_ns_high"]), 4),
@@ -106,11 +107,8 @@ def show_bonus(console: Console, summary: pd.DataFrame) -> None:
     """Answer the lesson's bonus question in one line, where both workloads were trained at the same batch size."""
     rows = summary[summary["converged_share"].notna()]
     for engine in ("autograd", *rows["engine"].unique()):
-        for batch_size in rows["batch_size"].unique():
-            pair = {
-                row["workload"]: row
-                for row in rows[(rows["engine"] == engine) & (rows["batch_size"] == batch_size)].to_dict("records")
-            }
+        for _, group in rows[rows["engine"] == engine].groupby(["batch_size", "device", "dtype"], sort=False):
+            pair = {row["workload"]: row for row in group.to_dict("records")}
             if {"line", "line_deep"} <= pair.keys():
                 console.print(_bonus(pair["line"], pair["line_deep"]), soft_wrap=True, highlight=False)
                 return
@@ -123,7 +121,7 @@ def show_baseline(console: Console, verdicts: Sequence[BaselineVerdict]) -> None
         table.add_column(name, justify="right" if name == "× baseline" else "left")
     for verdict in verdicts:
         interval = "" if math.isnan(verdict.ratio) else f"{verdict.ratio:.3f} [{verdict.low:.3f}, {verdict.high:.3f}]"
-        table.add_row(verdict.case_id, interval, _word(verdict.status))
+        table.add_row(Text(verdict.case_id), interval, _word(verdict.status))
     console.print(table)
 
 

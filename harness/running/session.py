@@ -88,19 +88,21 @@ class Session:
         header, records = read_journal(folder)
         try:
             sweep = Sweep.from_json(header["sweep"]) if header["format"] == FORMAT else None
+            then = {name: header[name] for name in ("commit", "dirty", "machine", "fingerprint")}
         except (KeyError, TypeError):
             sweep = None
         if sweep is None:
             raise PlanError(f"{folder}: was written by another version of this program")
         at, machine = revision(Path.cwd()), this_machine(sweep)
-        for name, then, now in (
-            ("commit", header["commit"], at.commit),
-            ("dirty", header["dirty"], at.dirty),
-            ("machine", header["machine"], machine.slug),
-            ("fingerprint", header["fingerprint"], machine.fingerprint),
-        ):
-            if then != now:
-                raise NotComparable(f"{folder} cannot be resumed: its {name} is {then}, here it is {now}")
+        now = {
+            "commit": at.commit,
+            "dirty": at.dirty,
+            "machine": machine.slug,
+            "fingerprint": machine.fingerprint,
+        }
+        for name, value in then.items():
+            if value != now[name]:
+                raise NotComparable(f"{folder} cannot be resumed: its {name} is {value}, here it is {now[name]}")
         return cls(folder, sweep, Progress.of(records), Journal.reopen(folder))
 
     def measure(self, observer: Observer, timeout_s: float | None, after_round: Callable[[], None]) -> None:

@@ -48,6 +48,8 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
         seeds: Sequence[Record] = next((record["convergence"] for record in mine if "convergence" in record), [])
         convergence += [{**seed, **common} for seed in seeds]
         yardstick = by_case.get(_yardstick(case, sweep), [])
+        if _ending(yardstick)[0] is not Outcome.OK:
+            yardstick = []
         summary.append(_summarise(common, mine, seeds, yardstick, sweep))
     return Tables(_frame(measurements, MEASUREMENTS), _frame(convergence, CONVERGENCE), _frame(summary, SUMMARY))
 
@@ -89,6 +91,8 @@ def _summarise(
         missed = [judgement.text for judgement in judgements if judgement.status is Status.MISSED]
         if outcome is Outcome.OK and missed:
             row["outcome"], row["reason"] = Outcome.NOT_CONVERGED, "; ".join(missed)
+    elif outcome is not Outcome.OK:
+        judgements = []  # whatever it reached before it failed is no promise kept
     if row["outcome"] is Outcome.OK:
         row |= _times(records, yardstick, row["batch_size"], own=row["engine"] == YARDSTICK)
         judgements += judge_throughput(row, sweep.targets)
@@ -154,7 +158,7 @@ def _times(records: Sequence[Record], yardstick: Sequence[Record], batch_size: i
         "ratio_low": math.nan,
         "ratio_high": math.nan,
     }
-    theirs = {record["round"]: record["step_ns"] for record in yardstick if record["outcome"] == Outcome.OK}
+    theirs = {record["round"]: record["step_ns"] for record in yardstick}
     pairs = [theirs[record["round"]] / record["step_ns"] for record in records if record["round"] in theirs]
     if own:
         row |= {"ratio_to_autograd": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}

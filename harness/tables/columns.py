@@ -14,7 +14,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Column:
-    """unit: `ns`, `s`, `bytes`, `1/s`, `count`, `share` (0 to 1), `ratio`, or empty (names, text, plain numbers)."""
+    """unit: `ns`, `s`, `bytes`, `1/s`, `count`, `share` (0 to 1), `ratio`, `text`, or empty (numbers, flags)."""
 
     name: str
     unit: str
@@ -22,35 +22,35 @@ class Column:
 
 
 _CASE = (
-    Column("workload", "", "what is trained"),
-    Column("engine", "", "how its gradients are got and its updates made"),
-    Column("device", "", "`cpu` or `cuda[:N]`"),
-    Column("dtype", "", "of parameters and data"),
+    Column("workload", "text", "what is trained"),
+    Column("engine", "text", "how its gradients are got and its updates made"),
+    Column("device", "text", "`cpu` or `cuda[:N]`"),
+    Column("dtype", "text", "of parameters and data"),
     Column("batch_size", "count", "points per update"),
     Column("threads", "count", "torch's intra-op threads, as it ran"),
 )
 _RUN = (
     Column("schema", "count", "number of this table layout"),
-    Column("case_id", "", "stable name of the case"),
-    Column("run_id", "", "name of the run's folder"),
-    Column("commit", "", "of the repository in which the user stood, or of the image"),
+    Column("case_id", "text", "stable name of the case"),
+    Column("run_id", "text", "name of the run's folder"),
+    Column("commit", "text", "of the repository in which the user stood, or of the image"),
     Column("dirty", "", "whether tracked files differed from the commit"),
-    Column("machine", "", "slug of the hardware"),
-    Column("fingerprint", "", "equal where two runs may be compared"),
+    Column("machine", "text", "slug of the hardware"),
+    Column("fingerprint", "text", "equal where two runs may be compared"),
 )
 
 MEASUREMENTS = (
     *_CASE,
     Column("round", "count", "pass over all cases, from 0; each case in a fresh process"),
-    Column("outcome", "", "how the process ended; only `ok` carries a time"),
-    Column("reason", "", "why, where it is not `ok`"),
+    Column("outcome", "text", "how the process ended; only `ok` carries a time"),
+    Column("reason", "text", "why, where it is not `ok`"),
     Column("step_ns", "ns", "time of one update: 25 % quantile of the undisturbed blocks"),
     Column("step_median_ns", "ns", "the same, median"),
     Column("step_min_ns", "ns", "the same, minimum"),
     Column("blocks", "count", "blocks timed"),
     Column("blocks_disturbed", "count", "of these, during which the kernel took a core from the process"),
     Column("block_steps", "count", "updates per block"),
-    Column("stop_rule", "", "what ended the timing: `relative_width` of the interval or the time `budget`"),
+    Column("stop_rule", "text", "what ended the timing: `relative_width` of the interval or the time `budget`"),
     Column("import_ns", "ns", "importing torch"),
     Column("setup_ns", "ns", "making data, model and engine"),
     Column("first_call_cold_ns", "ns", "first update where something had to be compiled"),
@@ -79,9 +79,9 @@ CONVERGENCE = (
 
 SUMMARY = (
     *_CASE,
-    Column("outcome", "", "`ok`, or the first other outcome of its rounds; `not_converged` by the targets"),
-    Column("reason", "", "why, where it is not `ok`"),
-    Column("targets_met", "", "`yes`, `no` or `undecided`; empty where none could be judged"),
+    Column("outcome", "text", "`ok`, or the first other outcome of its rounds; `not_converged` by the targets"),
+    Column("reason", "text", "why, where it is not `ok`"),
+    Column("targets_met", "text", "`yes`, `no` or `undecided`; empty where none could be judged"),
     Column("step_ns", "ns", "time of one update: exp of the mean log of the rounds' step times"),
     Column("step_ns_low", "ns", "95 % t-interval on the logs, low end"),
     Column("step_ns_high", "ns", "high end"),
@@ -110,7 +110,7 @@ SUMMARY = (
     Column("graph_breaks", "count", "most over rounds"),
     Column("recompiles", "count", "most over rounds"),
     Column("peak_rss_bytes", "bytes", "most over rounds"),
-    Column("targets", "", "every target with what was measured"),
+    Column("targets", "text", "every target with what was measured"),
     *_RUN,
 )
 

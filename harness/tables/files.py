@@ -10,6 +10,9 @@ from harness.plan.errors import PlanError
 from harness.tables.build import Tables
 from harness.tables.columns import SCHEMA, TABLES
 
+# Never numbers, even where all digits of a commit happen to be decimal.
+_TEXTS = {column.name for columns in TABLES.values() for column in columns if column.unit == "text"}
+
 # Nine digits bring every float32 back exactly.
 _FLOAT_FORMAT = "%.9g"
 
@@ -28,9 +31,10 @@ def read_table(path: Path, name: str) -> pd.DataFrame:
     Columns it does not know are kept. Raises PlanError when the file is missing, is no such table, or has a schema
     newer than this program.
     """
-    file = path / f"{name}.csv" if path.is_dir() else path
+    file = path
     try:
-        table = pd.read_csv(file, keep_default_na=True)
+        file = path / f"{name}.csv" if path.is_dir() else path
+        table = pd.read_csv(file, dtype=dict.fromkeys(_TEXTS, str))
     except OSError as error:
         raise PlanError(f"{file}: cannot be read: {os.strerror(error.errno or 0)}") from error
     except (ValueError, UnicodeDecodeError) as error:
@@ -43,6 +47,6 @@ def read_table(path: Path, name: str) -> pd.DataFrame:
     missing = [column.name for column in TABLES[name] if column.name not in table.columns]
     if missing:
         raise PlanError(f"{file}: is no {name} table: it has no column {missing[0]}")
-    text = [column for column in ("reason", "targets", "targets_met") if column in table.columns]
+    text = [column for column in _TEXTS if column in table.columns]
     table[text] = table[text].fillna("")
     return table

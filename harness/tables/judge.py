@@ -63,8 +63,7 @@ def judge_throughput(row: Mapping[str, Any], targets: Iterable[ThroughputTarget]
             yield Judgement(
                 row["case_id"],
                 _interval_status(row["ratio_low"], row["ratio_high"], least),
-                f"ratio_to_autograd >= {least:g}: {row['ratio_to_autograd']:.2f} "
-                f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]",
+                f"ratio_to_autograd >= {least:g}: {row['ratio_to_autograd']:.2f} {_interval(row)}",
             )
 
 
@@ -76,6 +75,12 @@ def combined(statuses: Iterable[Status]) -> str:
     if Status.MISSED in seen:
         return "no"
     return "undecided" if Status.UNDECIDED in seen else "yes"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["ratio_low"]):
+        return "(one round has no interval)"
+    return f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
 
 
 def _interval_status(low: float, high: float, least: float) -> Status:

@@ -371,3 +371,13 @@ def test_a_file_of_random_bytes_is_refused(folder, content):
     file.write_bytes(content)
     with pytest.raises(PlanError):
         plan_sweep(file, Axes())
+
+
+def test_a_target_for_an_engine_that_nobody_has_is_refused_with_the_near_match(tmp_path):
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        '[[grid]]\nworkload = "line"\nengine = "manual"\nbatch_size = 100\n'
+        '[[target]]\nengine = "compile_stp"\nmin_ratio_to_autograd = 2.0\n'
+    )
+    with pytest.raises(PlanError, match="did you mean 'compile_step'"):
+        plan_sweep(file, Axes())

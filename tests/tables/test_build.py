@@ -258,6 +258,18 @@ def test_a_case_that_fails_in_a_later_round_has_that_outcome_its_reason_no_time_
     assert found["rounds"] == 2
 
 
+def test_a_case_that_converged_and_then_failed_has_met_nothing():
+    found = row(tables(TWO_ENGINES, record(MANUAL, 0, 500), crashed(MANUAL, 1), *rounds(AUTOGRAD, 1000, 1010)), MANUAL)
+    assert (found["targets_met"], found["targets"]) == ("", "")
+    assert found["converged_share"] == 1
+
+
+def test_nothing_is_compared_with_an_autograd_that_failed_in_one_of_its_rounds():
+    found = tables(TWO_ENGINES, *rounds(MANUAL, 500, 510), record(AUTOGRAD, 0, 1000), crashed(AUTOGRAD, 1))
+    assert math.isnan(row(found, MANUAL)["ratio_to_autograd"])
+    assert row(found, MANUAL)["step_ns"] > 0
+
+
 def test_the_rounds_of_a_case_that_failed_later_stay_in_the_measurements():
     found = tables(TWO_ENGINES, record(MANUAL, 0, 500.0), crashed(MANUAL, 1)).measurements
     assert found["outcome"].tolist() == ["ok", "crashed"]

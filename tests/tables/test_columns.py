@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from harness.tables.columns import SUMMARY, TABLES, column_table
+from harness.tables.columns import DOCUMENTS, SUMMARY, TABLES, column_table, with_column_tables
 
 # Whoever reads a summary by position may rely on these.
 SUMMARY_BEGINS_WITH = [
@@ -30,7 +32,7 @@ def test_every_column_is_described_once_with_a_known_unit(table):
     assert len(names(table)) == len(set(names(table)))
     for column in TABLES[table]:
         assert column.meaning
-        assert column.unit in ("ns", "s", "bytes", "1/s", "count", "share", "ratio", "")
+        assert column.unit in ("ns", "s", "bytes", "1/s", "count", "share", "ratio", "text", "")
 
 
 def test_a_column_has_the_same_unit_in_every_table():
@@ -56,3 +58,9 @@ def test_the_column_table_of_the_readme_has_a_row_for_every_column(table):
     assert rule == "| --- | --- | --- |"
     assert [row.split("`")[1] for row in rows] == names(table)
     assert all(row.count("|") == 4 for row in rows)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_documents_show_the_columns_as_they_are(document):
+    text = Path(document).read_text("utf-8")
+    assert with_column_tables(text, DOCUMENTS[document]) == text, "run python -m harness.tables.columns"
