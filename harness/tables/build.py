@@ -86,13 +86,13 @@ def _summarise(
     judgements: list[Judgement] = []
     if seeds:
         row |= _convergence(seeds)
+    # Whatever a case reached before it failed is no promise kept.
+    if seeds and outcome is Outcome.OK:
         targets = ConvergenceTargets(**next(r["convergence_targets"] for r in records if "convergence" in r))
         judgements += judge_convergence(row, targets)
         missed = [judgement.text for judgement in judgements if judgement.status is Status.MISSED]
-        if outcome is Outcome.OK and missed:
+        if missed:
             row["outcome"], row["reason"] = Outcome.NOT_CONVERGED, "; ".join(missed)
-    elif outcome is not Outcome.OK:
-        judgements = []  # whatever it reached before it failed is no promise kept
     if row["outcome"] is Outcome.OK:
         row |= _times(records, yardstick, row["batch_size"], own=row["engine"] == YARDSTICK)
         judgements += judge_throughput(row, sweep.targets)
