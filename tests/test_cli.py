@@ -147,7 +147,14 @@ def failed(case: Case, outcome: str, reason: str) -> dict[str, Any]:
 
 
 def header(folder: Path, sweep: Sweep, **changes: Any) -> dict[str, Any]:
-    at = {"commit": COMMIT.commit, "dirty": False, "machine": HERE.slug, "fingerprint": HERE.fingerprint}
+    at = {
+        "commit": COMMIT.commit,
+        "dirty": False,
+        "changes": "",
+        "files": {},
+        "machine": HERE.slug,
+        "fingerprint": HERE.fingerprint,
+    }
     return {"kind": "run", "format": 1, "run_id": folder.name, **at, "sweep": sweep.to_json(), **changes}
 
 

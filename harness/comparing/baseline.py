@@ -21,8 +21,8 @@ class BaselineVerdict:
     """One case against the stored run.
 
     ratio, low, high: the stored run's step time over the new one, above 1 is faster, with its 95 % Welch interval on
-    the logs. status: `met` while it is not slower by more than MARGIN, `missed`, `undecided`, or `new` and `gone`
-    for a case that only one of the runs has a time for.
+    the logs. status: `met` while it is not slower by more than MARGIN, `missed`, `undecided`; `lost` where the stored
+    run has a time and this one was to have it and has none; `new` and `not run` for cases of one of the runs only.
     """
 
     case_id: str
@@ -30,6 +30,11 @@ class BaselineVerdict:
     ratio: float = math.nan
     low: float = math.nan
     high: float = math.nan
+
+    @property
+    def failed(self) -> bool:
+        """Whether this ends a run with exit code 1."""
+        return self.status in ("missed", "lost")
 
 
 def check_comparable(base: pd.DataFrame, machine: str, fingerprint: str) -> None:
@@ -44,16 +49,20 @@ def check_comparable(base: pd.DataFrame, machine: str, fingerprint: str) -> None
         raise NotComparable("the baseline was measured with uncommitted changes (dirty); measure it at a commit")
 
 
-def against_baseline(base: pd.DataFrame, new: pd.DataFrame) -> list[BaselineVerdict]:
-    """Compare two `measurements` tables that passed `check_comparable`, case by case.
+def against_baseline(base: pd.DataFrame, new: pd.DataFrame, summary: pd.DataFrame) -> list[BaselineVerdict]:
+    """Compare the stored run's `measurements`, which passed `check_comparable`, with the new run's, case by case.
 
-    Raises NotComparable where the threads of a case differ.
+    summary: of the new run; it knows every case that was to be measured, and which of them are `ok`. Raises
+    NotComparable where the threads of a case differ, or no case is in both.
     """
+    outcomes = dict(zip(summary["case_id"], summary["outcome"], strict=True))
     verdicts = []
-    for case_id in dict.fromkeys([*base["case_id"], *new["case_id"]]):
-        then, now = _ok(base, case_id), _ok(new, case_id)
+    for case_id in dict.fromkeys([*base["case_id"], *summary["case_id"]]):
+        then = _ok(base, case_id)
+        now = _ok(new, case_id) if outcomes.get(case_id) == "ok" else new.iloc[:0]
         if then.empty or now.empty:
-            verdicts.append(BaselineVerdict(case_id, "gone" if now.empty else "new"))
+            status = "new" if then.empty else "lost" if case_id in outcomes else "not run"
+            verdicts.append(BaselineVerdict(case_id, status))
             continue
         if set(then["threads"]) != set(now["threads"]):
             raise NotComparable(
@@ -61,6 +70,8 @@ def against_baseline(base: pd.DataFrame, new: pd.DataFrame) -> list[BaselineVerd
                 f"this run {_list(now['threads'].unique())}"
             )
         verdicts.append(_verdict(case_id, then["step_ns"], now["step_ns"]))
+    if all(verdict.status in ("new", "not run") for verdict in verdicts):
+        raise NotComparable("no case is both in the baseline and in this run")
     return verdicts
 
 

@@ -52,13 +52,13 @@ def compilation() -> Compilation:
     )
 
 
-def assert_one_graph(state: Compilation) -> None:
-    """Raise CaseEnded (rejected) unless torch compiled nothing, or exactly one graph without breaks or recompiles."""
-    if state.graphs > 1 or state.breaks or state.recompiles:
+def assert_compiled_once(before: Compilation, after: Compilation) -> None:
+    """Raise CaseEnded (rejected) for graph breaks, recompiles, or graphs that were compiled while blocks were timed."""
+    if after.breaks or after.recompiles or after.graphs != before.graphs:
         raise CaseEnded(
             Outcome.REJECTED,
-            f"the update is not one compiled graph: {state.graphs} graphs, {state.breaks} breaks, "
-            f"{state.recompiles} recompiles",
+            f"the update does not stay compiled: {after.breaks} graph breaks, {after.recompiles} recompiles, "
+            f"{after.graphs - before.graphs} graphs compiled while timed",
         )
 
 

@@ -2,8 +2,7 @@
 
 -> {"protocol": 1, "case": {"workload": "line", …}, "round": 0, "seeds": 64}
 <- {"event": "hello", "protocol": 1}
-<- {"event": "phase", "phase": "import"}          phases in the order of PHASES, those that apply
-<- {"event": "blocks", "ns": [10123456, …]}       timed blocks, a handful at once
+<- {"event": "phase", "phase": "import"}          see PHASES
 <- {"event": "record", "record": {"outcome": "ok", …}}
 """
 
@@ -15,6 +14,7 @@ from typing import Any, Self
 from harness.plan.case import Case
 
 PROTOCOL = 1
+# In this order; convergence only where it was asked for.
 PHASES = ("start", "import", "setup", "first_call", "gate", "timing", "gate_after", "convergence")
 
 

@@ -4,16 +4,15 @@
 """
 
 import ctypes
-import itertools
 import math
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.measuring.clocks import Clock, monotonic_ns
 from harness.measuring.protocol import PROTOCOL, EventStream, Request, claim_stdout
 from harness.plan.catalogue import label
 from harness.plan.outcome import CaseEnded, Outcome
@@ -50,7 +49,7 @@ class _Prepared:
 class Worker:
     """Takes one case through its phases and fills a record."""
 
-    def __init__(self, request: Request, events: EventStream, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+    def __init__(self, request: Request, events: EventStream, clock: Clock = monotonic_ns) -> None:
         self._request = request
         self._events = events
         self._clock = clock
@@ -136,91 +135,26 @@ class Worker:
 
     def _gate(self, prepared: _Prepared) -> float:
         """Check twenty updates from this round's seed, each from the engine's own state."""
-        from harness.training.gate import GATE_UPDATES, check_updates
+        from harness.training.gate import GATE_UPDATES, check_updates, load
 
-        prepared.updates.load(prepared.trial.parameters)
+        load(prepared.updates, prepared.trial.parameters)
         return check_updates(prepared.problem, prepared.updates, *prepared.trial.batches(GATE_UPDATES))
 
     def _time(self, prepared: _Prepared) -> None:
-        """Time blocks, then hold their first losses and their final weights against the reference."""
-        import torch
-
+        """Time blocks, then check that they did the work; only then do their times enter the record."""
         from harness.measuring import probes
-        from harness.measuring.clocks import synchronizer
-        from harness.measuring.sampling import Rule, block_steps, sample
-        from harness.training.gate import GATE_UPDATES, check_trajectory, check_updates
+        from harness.measuring.sampling import Rule
+        from harness.measuring.timing import check_timed, time_updates
 
-        updates, trial, facts = prepared.updates, prepared.trial, self.record.facts
-        synchronize, rule = synchronizer(prepared.device), Rule()
-
-        def pilot(steps: int) -> None:
-            updates(*batches[steps])
-            synchronize()
-
-        class Batches(dict[int, Any]):
-            """Made before the clock is read, once for each number of steps."""
-
-            def __missing__(self, steps: int) -> Any:
-                self[steps] = trial.batches(steps)
-                return self[steps]
-
-        batches = Batches()
-        steps = block_steps(pilot, self._clock, rule, trial.max_steps())
-        inputs, targets = trial.batches(steps)
-        batches.clear()
-        start = self._clock()
-        while self._clock() - start < rule.warm_up_ns:
-            updates(inputs, targets)
-            synchronize()
-
-        # The timed blocks start again from known weights, so that their own losses can be checked.
-        updates.load(trial.parameters)
-        synchronize()
-        losses: list[torch.Tensor] = []
-
-        def block() -> None:
-            losses.append(updates(inputs, targets))
-            synchronize()
-
-        faults = probes.minor_faults()
-        samples = sample(
-            block,
-            steps,
-            self._clock,
-            rule,
-            probes.involuntary_switches,
-            lambda ns: self._events.send("blocks", ns=ns),
-        )
-        made = steps * len(samples.blocks_ns)
-        timing = {
-            "step_ns": samples.step_ns(),
-            "step_median_ns": samples.step_ns(0.5),
-            "step_min_ns": samples.step_ns(0.0),
-            "block_steps": steps,
-            "blocks_ns": samples.blocks_ns,
-            "blocks": len(samples.blocks_ns),
-            "blocks_disturbed": sum(samples.disturbed),
-            "disturbed": [index for index, loud in enumerate(samples.disturbed) if loud],
-            "stop_rule": samples.stop_rule,
-            "minor_faults_per_step": (probes.minor_faults() - faults) / made,
-        }
-
+        problem, updates, facts = prepared.problem, prepared.updates, self.record.facts
+        compiled = probes.compilation()
+        timed = time_updates(problem, updates, prepared.trial, self._clock, Rule())
         self._phase("gate_after")
-        everything = torch.cat(losses)
-        check_trajectory(
-            prepared.problem,
-            trial.parameters,
-            itertools.cycle(zip(inputs, targets, strict=True)),
-            everything[:GATE_UPDATES],
-        )
-        if not everything.isfinite().all():
-            raise CaseEnded(Outcome.NOT_CONVERGED, "training leaves the finite numbers while timed")
-        after = check_updates(prepared.problem, updates, *trial.batches(1))
         state = probes.compilation()
-        probes.assert_one_graph(state)
-        facts["gate_share"] = max(facts["gate_share"], after)
+        probes.assert_compiled_once(compiled, state)
+        facts["gate_share"] = max(facts["gate_share"], check_timed(problem, updates, timed))
         facts |= {"graphs": state.graphs, "graph_breaks": state.breaks, "recompiles": state.recompiles}
-        facts |= timing
+        facts |= timed.facts
 
     def _converge(self, prepared: _Prepared) -> None:
         from harness.training.convergence import train_seeds

@@ -37,7 +37,7 @@ class Sweep:
     cases: in the order of the table.
     rounds: passes over all cases, each case in a fresh process.
     seeds: convergence is judged over seeds 0 … seeds-1, in a case's first round.
-    named_engines: engines the user asked for by name: `unsupported` is a failure for these.
+    named_engines: engines that the user named, by a flag or in a file: `unsupported` is a failure for these.
     targets: throughput targets.
     order_seed: seed of the random order of the cases in each round.
     """
@@ -100,7 +100,7 @@ def plan_sweep(file: Path | None, axes: Axes, *, rounds: int | None = None, seed
         cases=cases,
         rounds=whole_number("rounds", document.get("rounds", 3) if rounds is None else rounds, 1, 1000),
         seeds=whole_number("seeds", document.get("seeds", 64) if seeds is None else seeds, 1, 1_000_000),
-        named_engines=tuple(dict.fromkeys(case.engine for case in cases)) if axes.engine else (),
+        named_engines=tuple(dict.fromkeys(case.engine for case in cases)) if axes.engine or file else (),
         targets=tuple(judged),
         order_seed=whole_number("order_seed", document.get("order_seed", 0), 0, 2**63),
     )

@@ -1,6 +1,8 @@
 """A run on the terminal: one row per case, words beside colour."""
 
 import math
+import os
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.comparing.baseline import BaselineVerdict
+from harness.comparing.baseline import MARGIN, SESSION_SPREAD, BaselineVerdict
 
 _STYLE = {
     "yes": "green",
@@ -25,6 +27,21 @@ _STYLE = {
     "": "dim",
 }
 _UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
+
+
+class Terminal(Console):
+    """A console that is wide where nobody looks, and that falls silent when its reader has gone."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        wide = not (sys.stderr if stderr else sys.stdout).isatty()
+        super().__init__(stderr=stderr, width=180 if wide else None)
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more; the run goes on and its exit code stays what it is (rich would end it with 1)."""
+        self.quiet = True
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.file.fileno())  # nor may the interpreter complain when it flushes at its end
+        os.close(null)
 
 
 def duration(nanoseconds: float) -> str:
@@ -105,7 +122,7 @@ def _table(
 
 def show_bonus(console: Console, summary: pd.DataFrame) -> None:
     """Answer the lesson's bonus question in one line, where both workloads were trained at the same batch size."""
-    rows = summary[summary["converged_share"].notna()]
+    rows = summary[summary["outcome"].isin(["ok", "not_converged"]) & summary["converged_share"].notna()]
     for engine in ("autograd", *rows["engine"].unique()):
         for _, group in rows[rows["engine"] == engine].groupby(["batch_size", "device", "dtype"], sort=False):
             pair = {row["workload"]: row for row in group.to_dict("records")}
@@ -114,9 +131,17 @@ def show_bonus(console: Console, summary: pd.DataFrame) -> None:
                 return
 
 
-def show_baseline(console: Console, verdicts: Sequence[BaselineVerdict]) -> None:
-    """Print how each case stands against the stored run."""
-    table = Table(title="against the baseline", caption="× baseline: above 1 is faster; two sessions, so advisory")
+def show_baseline(console: Console, verdicts: Sequence[BaselineVerdict], *, only_wrong: bool = False) -> None:
+    """Print how each case stands against the stored run, or only those that are not `met`."""
+    if only_wrong:
+        verdicts = [verdict for verdict in verdicts if verdict.status not in ("met", "new", "not run")]
+        if not verdicts:
+            return
+    table = Table(
+        title="against the baseline",
+        caption=f"× baseline: above 1 is faster. Two sessions of a machine differ: {MARGIN:.1%} slower is allowed, "
+        f"from an assumed {SESSION_SPREAD:.0%} between sessions",
+    )
     for name in ("case", "× baseline", "verdict"):
         table.add_column(name, justify="right" if name == "× baseline" else "left")
     for verdict in verdicts:
@@ -134,8 +159,10 @@ def _title(summary: pd.DataFrame) -> str:
 
 
 def _bonus(shallow: Mapping[Hashable, Any], deep: Mapping[Hashable, Any]) -> str:
-    change = deep["converged_share"] - shallow["converged_share"]
-    helps = "helps" if change > 0 else "does not help"
+    if deep["converged_low"] > shallow["converged_high"]:
+        helps = "helps"
+    else:  # the intervals overlap, or it is worse
+        helps = "hurts" if deep["converged_high"] < shallow["converged_low"] else "does not help"
     text = (
         f"Does a second hidden layer help or slow? It {helps}: {deep['converged_share']:.0%} of seeds "
         f"converge instead of {shallow['converged_share']:.0%} (median loss {deep['loss_p50']:.3f} instead of "

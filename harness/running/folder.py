@@ -1,5 +1,6 @@
 """Where a run is kept, and which commit it is of."""
 
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -12,10 +13,15 @@ from harness.plan.errors import PlanError
 
 @dataclass(frozen=True)
 class Revision:
-    """commit: 40 hex digits, or `unknown`. dirty: whether tracked files outside `results/` differ from it."""
+    """Which code it is.
+
+    commit: 40 hex digits, or `unknown`. dirty: whether tracked files outside `results/` differ from it. changes:
+    digest of how they differ, empty where they do not.
+    """
 
     commit: str
     dirty: bool
+    changes: str = ""
 
     def __str__(self) -> str:
         return self.commit[:10] + ("-dirty" if self.dirty else "")
@@ -27,8 +33,15 @@ def revision(where: Path) -> Revision:
     if commit is None:
         built, mark, _ = os.environ.get("HARNESS_REVISION", "").partition("-dirty")
         return Revision(built or "unknown", dirty=bool(mark))
-    changes = _git(where, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
-    return Revision(commit, dirty=bool(changes))
+    changes = _git(where, "diff", "HEAD", "--", ":/", ":(top,exclude)results")
+    if changes is None:  # what cannot be known is not clean
+        return Revision(commit, dirty=True)
+    return Revision(commit, dirty=bool(changes), changes=digest(changes.encode()) if changes else "")
+
+
+def digest(data: bytes) -> str:
+    """Return twelve hex digits that differ where the data does."""
+    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def make_run_folder(out: Path, machine: str, at: Revision, now: datetime | None = None) -> Path:
@@ -59,9 +72,7 @@ def make_run_folder(out: Path, machine: str, at: Revision, now: datetime | None 
 
 def _git(where: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(where), *arguments], capture_output=True, text=True, timeout=30, check=False
-        )
+        done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

@@ -3,6 +3,7 @@
 The first line is the run itself (`kind` is `run`), each further one a finished record.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ class Journal:
     @classmethod
     def create(cls, folder: Path, header: Mapping[str, Any]) -> Self:
         """Start the journal of a new run."""
-        journal = cls((folder / FILE).open("xb"))
+        journal = cls(_locked((folder / FILE).open("xb")))
         journal.append({"kind": "run", **header})
         return journal
 
@@ -31,8 +32,8 @@ class Journal:
     def reopen(cls, folder: Path) -> Self:
         """Go on with a journal; a last line that was being written when the program died is cut off."""
         path = folder / FILE
+        file = _locked(path.open("r+b"))
         whole = path.read_bytes()
-        file = path.open("r+b")
         file.truncate(whole.rfind(b"\n") + 1)
         file.seek(0, os.SEEK_END)
         return cls(file)
@@ -46,6 +47,16 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _locked(file: IO[bytes]) -> IO[bytes]:
+    """Return the file, locked until it is closed; raises PlanError when another process writes to it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise PlanError(f"{file.name} is being written: that run has not ended") from error
+    return file
 
 
 def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

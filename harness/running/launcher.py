@@ -7,6 +7,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,11 +28,13 @@ _WAKE_S = 3600.0
 
 def worker_environment(cache: Path) -> dict[str, str]:
     """Return the environment of the workers of one run: the caller's, but with compile caches of the run's own."""
+    path = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     package = str(Path(harness.__file__).parent.parent)
-    inherited = os.environ.get("PYTHONPATH")
+    if package != sysconfig.get_path("purelib"):  # a checkout that is not installed
+        path.insert(0, package)
     return {
         **os.environ,
-        "PYTHONPATH": package if not inherited else f"{package}{os.pathsep}{inherited}",
+        "PYTHONPATH": os.pathsep.join(path),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TRITON_CACHE_DIR": str(cache / "triton"),
         # No compile workers that run on beside the timing.

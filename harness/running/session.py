@@ -13,7 +13,7 @@ from harness.measuring.machine import describe_machine, fingerprint, slug
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.sweep import Sweep
 from harness.running.executor import Observer, Progress, execute
-from harness.running.folder import make_run_folder, revision
+from harness.running.folder import Revision, digest, make_run_folder, revision
 from harness.running.journal import Journal, read_journal
 from harness.running.launcher import DEFAULT_TIMEOUT_S, Launcher, worker_environment
 
@@ -51,6 +51,20 @@ def _check_cuda(device: str, facts: Mapping[str, Any]) -> None:
         raise PlanError(f"device {device}: the torch installed here, {facts['torch']}, is the CPU build")
 
 
+def _identity(sweep: Sweep, at: Revision, machine: Machine) -> dict[str, Any]:
+    """Return what must not change while a run is measured: code, machine, and the user's own engines and workloads."""
+    references = {reference for case in sweep.cases for reference in (case.engine, case.workload)}
+    files = sorted(reference.rpartition(":")[0] for reference in references if ":" in reference)
+    return {
+        "commit": at.commit,
+        "dirty": at.dirty,
+        "changes": at.changes,
+        "machine": machine.slug,
+        "fingerprint": machine.fingerprint,
+        "files": {file: digest(Path(file).read_bytes()) for file in files},
+    }
+
+
 @dataclass(frozen=True)
 class Session:
     """One run on disk: its folder, what is to be measured and what has been."""
@@ -71,10 +85,7 @@ class Session:
             "harness": __version__,
             "run_id": folder.name,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": at.commit,
-            "dirty": at.dirty,
-            "machine": machine.slug,
-            "fingerprint": machine.fingerprint,
+            **_identity(sweep, at, machine),
             "sweep": sweep.to_json(),
         }
         return cls(folder, sweep, Progress(), Journal.create(folder, header))
@@ -88,21 +99,13 @@ class Session:
         header, records = read_journal(folder)
         try:
             sweep = Sweep.from_json(header["sweep"]) if header["format"] == FORMAT else None
-            then = {name: header[name] for name in ("commit", "dirty", "machine", "fingerprint")}
         except (KeyError, TypeError):
             sweep = None
         if sweep is None:
             raise PlanError(f"{folder}: was written by another version of this program")
-        at, machine = revision(Path.cwd()), this_machine(sweep)
-        now = {
-            "commit": at.commit,
-            "dirty": at.dirty,
-            "machine": machine.slug,
-            "fingerprint": machine.fingerprint,
-        }
-        for name, value in then.items():
-            if value != now[name]:
-                raise NotComparable(f"{folder} cannot be resumed: its {name} is {value}, here it is {now[name]}")
+        for name, now in _identity(sweep, revision(Path.cwd()), this_machine(sweep)).items():
+            if header.get(name) != now:
+                raise NotComparable(f"{folder} cannot be resumed: its {name} is {header.get(name)}, here it is {now}")
         return cls(folder, sweep, Progress.of(records), Journal.reopen(folder))
 
     def measure(self, observer: Observer, timeout_s: float | None, after_round: Callable[[], None]) -> None:

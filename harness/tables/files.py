@@ -21,7 +21,9 @@ def write_tables(folder: Path, tables: Tables) -> None:
     """Write `measurements.csv`, `convergence.csv` and `summary.csv`; each is complete or not there."""
     for part in fields(Tables):
         unfinished = folder / f".{part.name}.csv.tmp"
-        getattr(tables, part.name).to_csv(unfinished, index=False, float_format=_FLOAT_FORMAT)
+        getattr(tables, part.name).to_csv(
+            unfinished, index=False, float_format=_FLOAT_FORMAT, errors="backslashreplace"
+        )
         unfinished.replace(folder / f"{part.name}.csv")
 
 

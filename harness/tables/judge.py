@@ -53,17 +53,15 @@ def judge_convergence(row: Mapping[str, Any], targets: ConvergenceTargets) -> It
 def judge_throughput(row: Mapping[str, Any], targets: Iterable[ThroughputTarget]) -> Iterator[Judgement]:
     """Judge a row of the summary against the throughput targets that apply to it.
 
-    A row without a ratio is not judged: autograd was not measured beside it.
+    Without a ratio they are undecided: there is no time of autograd beside this one.
     """
-    if math.isnan(row["ratio_to_autograd"]):
-        return
     for target in targets:
         if target.applies_to(row["workload"], row["engine"], row["device"], row["batch_size"]):
             least = target.min_ratio_to_autograd
             yield Judgement(
                 row["case_id"],
                 _interval_status(row["ratio_low"], row["ratio_high"], least),
-                f"ratio_to_autograd >= {least:g}: {row['ratio_to_autograd']:.2f} {_interval(row)}",
+                f"ratio_to_autograd >= {least:g}: {_ratio(row)}",
             )
 
 
@@ -77,10 +75,12 @@ def combined(statuses: Iterable[Status]) -> str:
     return "undecided" if Status.UNDECIDED in seen else "yes"
 
 
-def _interval(row: Mapping[str, Any]) -> str:
+def _ratio(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["ratio_to_autograd"]):
+        return "no time of autograd beside it"
     if math.isnan(row["ratio_low"]):
-        return "(one round has no interval)"
-    return f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+        return f"{row['ratio_to_autograd']:.2f} (one round has no interval)"
+    return f"{row['ratio_to_autograd']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
 
 
 def _interval_status(low: float, high: float, least: float) -> Status:

@@ -86,7 +86,8 @@ class Updates(Protocol):
         """Make one SGD update per batch and return the loss of each batch before its update.
 
         inputs [steps, batch, features] and targets [steps, batch, outputs], any number of steps, on the case's device;
-        either may be a view expanded over steps. Returns losses [steps]. This is what is timed.
+        either may be a view expanded over steps. Returns losses [steps]; they are read before the next call and may
+        lie in memory that it uses again. This is what is timed.
         """
         ...
 
@@ -105,6 +106,8 @@ class Engine(Protocol):
     def prepare(self, problem: Problem, steps: int) -> Updates:
         """Compile, capture and allocate: never timed as a step.
 
-        `steps` is the usual number of updates of one call, for engines that unroll; every number must work.
+        `steps` is a hint for engines that unroll: calls are of one update and of many; every number must work. Whatever
+        is compiled must be compiled by the gate's calls: graph breaks, recompiles and new graphs while timed end the
+        case as `rejected`.
         """
         ...

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from harness.training.contract import Problem, Updates, Workload
+from harness.training.gate import load
 from harness.training.trial import begin
 
 
@@ -34,7 +35,7 @@ def train_seeds(workload: Workload, problem: Problem, updates: Updates, seeds: i
     """Train from seeds 0 … seeds-1 with `updates`, one after the other, and yield how each ended."""
     for seed in range(seeds):
         trial = begin(workload, problem.batch_size, seed, problem.device, problem.dtype)
-        updates.load(trial.parameters)
+        load(updates, trial.parameters)
         made, reached = 0, None
         loss = accuracy = r2 = math.nan
         for epoch, (inputs, targets) in zip(range(1, workload.epochs + 1), trial.epochs(), strict=False):

@@ -2,17 +2,19 @@
 
 (a) `check_updates`: twenty updates, each checked from the engine's own state. One is not enough: activations that are
 stale and gradients that were not cleared show only from the second on.
-(b) `check_trajectory`: the first losses of the timed blocks themselves, against a free reference trajectory.
+(b) `check_block`: blocks that were timed, against a free reference trajectory over their first updates, and as a whole
+against the engine's own updates made one by one, which (a) has checked.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from harness.plan.outcome import CaseEnded, Outcome
 from harness.training.contract import Problem, Updates
-from harness.training.reference import TOLERANCES, Expected, expected_update, float64_model, reference_step
+from harness.training.reference import TOLERANCES, Expected, expected_update, float64_model
 
 GATE_UPDATES = 20
 
@@ -43,29 +45,81 @@ def check_updates(problem: Problem, updates: Updates, inputs: Tensor, targets: T
     return worst
 
 
-def check_trajectory(
-    problem: Problem, start: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor]], losses: Tensor
-) -> float:
-    """Check the first losses [steps] of the timed blocks, which began at `start` and took `batches` in this order.
+@dataclass(frozen=True)
+class TimedBlock:
+    """A block as it was timed: the weights it began and ended with, and its losses [steps]."""
 
-    Each batch is inputs [batch, features] and targets [batch, outputs]. Returns the largest relative difference as a
-    share of its limit; raises CaseEnded (`rejected`), naming the step: honest in the gate, but not while timed.
+    start: Mapping[str, Tensor]
+    losses: Tensor
+    end: Mapping[str, Tensor]
+
+
+def check_block(problem: Problem, updates: Updates, inputs: Tensor, targets: Tensor, block: TimedBlock) -> None:
+    """Check a timed block that took inputs [steps, batch, features] and targets [steps, batch, outputs].
+
+    Raises CaseEnded: `rejected`, naming the update or tensor, where the engine was honest in the gate but not while
+    timed; `not_converged` where its losses left the finite numbers after a right beginning.
     """
+    if block.losses.shape != (len(inputs),):
+        raise CaseEnded(
+            Outcome.REJECTED,
+            f"while timed, {len(inputs)} updates return losses of shape {list(block.losses.shape)}",
+        )
+    _check_trajectory(problem, block.start, zip(inputs, targets, strict=True), block.losses[:GATE_UPDATES])
+    if not block.losses.isfinite().all():
+        raise CaseEnded(Outcome.NOT_CONVERGED, "training leaves the finite numbers while timed")
+    limit = TOLERANCES[problem.dtype].trajectory
+    load(updates, block.start)
+    # A perfect fit ends where only rounding is left, relative to where it began.
+    floor = limit * block.losses[0].abs()
+    for first in range(0, len(inputs), 256):
+        steps = range(first, min(first + 256, len(inputs)))
+        honest = torch.cat([updates(inputs[i : i + 1], targets[i : i + 1]).clone() for i in steps])
+        timed = block.losses[first : steps.stop]
+        error = (timed - honest).abs() / (honest.abs() + floor)
+        if not error.max() <= limit:
+            worst = int(error.argmax())
+            raise CaseEnded(
+                Outcome.REJECTED,
+                f"while timed, the loss of update {first + worst + 1} is {timed[worst].item():.6g}; the same "
+                f"updates made one by one give {honest[worst].item():.6g}: off by {error.max().item():.1e}, "
+                f"limit {limit:.1e}",
+            )
+    for name, value in updates.parameters().items():
+        gap = (block.end[name] - value).abs().max().item()
+        if not gap <= limit * (1 + value.abs().max().item()):
+            raise CaseEnded(
+                Outcome.REJECTED,
+                f"while timed, a block ends with {name} off by {gap:.1e} from the same updates made one by one",
+            )
+
+
+def load(updates: Updates, parameters: Mapping[str, Tensor]) -> None:
+    """Load weights and check that they are there; raises CaseEnded (`wrong_gradient`) when they are not."""
+    updates.load(parameters)
+    now = updates.parameters()
+    for name, value in parameters.items():
+        if name not in now or not torch.equal(now[name], value):
+            raise CaseEnded(Outcome.WRONG_GRADIENT, f"load does not load: {name} is not what was to be loaded")
+
+
+def _check_trajectory(
+    problem: Problem, start: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor]], losses: Tensor
+) -> None:
+    """Hold losses against float64 updates from `start` that never look at the engine again."""
     model = float64_model(problem)
     limit = TOLERANCES[problem.dtype].trajectory
-    parameters = dict(start)
-    worst = 0.0
+    parameters: Mapping[str, Tensor] = start
     for step, (value, (batch, target)) in enumerate(zip(losses.tolist(), batches, strict=False), start=1):
-        expected, parameters = reference_step(model, problem, parameters, batch, target)
-        error = abs(value - expected.item()) / abs(expected.item())
-        if not error <= limit:
+        reference = expected_update(model, problem, parameters, batch, target)
+        expected, parameters = reference.loss.item(), reference.parameters
+        error = abs(value - expected)
+        if not error <= limit * abs(expected) + reference.loss_limit.item():
             raise CaseEnded(
                 Outcome.REJECTED,
                 f"while timed, the loss of update {step} is {value:.6g}; the float64 reference, trained freely from "
-                f"the same weights, has {expected.item():.6g}: off by {error:.1e}, limit {limit:.1e}",
+                f"the same weights, has {expected:.6g}: off by {error:.1e}, limit {limit * abs(expected):.1e}",
             )
-        worst = max(worst, error / limit)
-    return worst
 
 
 def _snapshot(updates: Updates, problem: Problem) -> dict[str, Tensor]:

@@ -4,10 +4,11 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from harness.plan.catalogue import CATALOGUES, installed
 from harness.plan.outcome import CaseEnded, Outcome
+from harness.plan.targets import ConvergenceTargets
 from harness.training.contract import Engine, Workload
 
 _EXPECTED = {
@@ -18,20 +19,24 @@ _EXPECTED = {
 
 def load_engine(reference: str) -> Engine:
     """Import and make an engine; raises CaseEnded (crashed) when it is not there or not an engine."""
-    return cast("Engine", _load("engine", reference))
+    engine: Engine = _load("engine", reference)
+    return engine
 
 
 def load_workload(reference: str) -> Workload:
     """Import and make a workload; raises CaseEnded (crashed) when it is not there or not a workload."""
-    return cast("Workload", _load("workload", reference))
+    workload: Workload = _load("workload", reference)
+    return workload
 
 
-def _load(kind: str, reference: str) -> object:
+def _load(kind: str, reference: str) -> Any:
     found = _find(kind, reference)
     made = found() if isinstance(found, type) else found
     missing = [name for name in _EXPECTED[kind] if not hasattr(made, name)]
     if missing:
         raise CaseEnded(Outcome.CRASHED, f"{reference} is no {kind}: it has no {', '.join(missing)}")
+    if kind == "workload" and not isinstance(made.targets, ConvergenceTargets):
+        raise CaseEnded(Outcome.CRASHED, f"{reference}: targets must be harness.plan.targets.ConvergenceTargets")
     return made
 
 

@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from harness.training.contract import Problem
 from harness.training.layers import chain, describe
+from harness.training.rules import has_loss_rule
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,17 @@ class _Signal:
 
 
 def unbounded(problem: Problem) -> str | None:
-    """Return the name of the first layer or loss that this module has no error bound for, or None."""
-    for name, layer in chain(problem.template):
+    """Return, in one line, what of the model or its loss this module has no error bound for, or None."""
+    layers = chain(problem.template)
+    for name, layer in layers:
         if type(layer) not in _FORWARD:
             return f"the gate has no error bound for layer {name or 'model'}, {describe(layer)}"
-    if type(problem.loss) not in _LOSS_BACKWARD:
+    with_weights = [layer for _, layer in layers if any(True for _ in layer.parameters())]
+    if len(set(with_weights)) < len(with_weights):
+        return "the gate has no error bound for a layer whose weights are used twice"
+    if not all(parameter.requires_grad for parameter in problem.template.parameters()):
+        return "the gate has no error bound for frozen parameters"
+    if not has_loss_rule(problem.loss):
         return f"the gate has no error bound for the loss {describe(problem.loss)}"
     return None
 

@@ -47,13 +47,8 @@ class Trial:
         if self.orders is None:
             full = next(self.epochs())
             return full[0].expand(steps, *full[0].shape[1:]), full[1].expand(steps, *full[1].shape[1:])
-        inputs: list[Tensor] = []
-        targets: list[Tensor] = []
-        for some_inputs, some_targets in self.epochs():
-            inputs.append(some_inputs)
-            targets.append(some_targets)
-            if sum(len(part) for part in inputs) >= steps:
-                break
+        epochs = -(-steps // (len(self.inputs) // self.batch_size))
+        inputs, targets = zip(*itertools.islice(self.epochs(), epochs), strict=True)
         return torch.cat(inputs)[:steps], torch.cat(targets)[:steps]
 
     def max_steps(self) -> int | None:

@@ -38,8 +38,16 @@ def slower(factor: float, steps_ns: tuple[float, ...] = QUIET) -> tuple[float, .
     return tuple(step_ns * factor for step_ns in steps_ns)
 
 
+def compared(base: pd.DataFrame, new: pd.DataFrame, **outcomes: str) -> list[BaselineVerdict]:
+    """Compare with a new run that was to measure every case of its table; outcomes: those that are not `ok`."""
+    summary = new.groupby("case_id", sort=False)["outcome"].max().reset_index()
+    broken = set(new[new["outcome"] != "ok"]["case_id"])
+    summary["outcome"] = ["crashed" if case_id in broken else "ok" for case_id in summary["case_id"]]
+    return against_baseline(base, new, summary.assign(**outcomes))
+
+
 def only(base: pd.DataFrame, new: pd.DataFrame) -> BaselineVerdict:
-    (verdict,) = against_baseline(base, new)
+    (verdict,) = compared(base, new)
     return verdict
 
 
@@ -76,7 +84,7 @@ def test_a_baseline_of_uncommitted_code_is_not_comparable():
 
 def test_a_case_that_ran_with_other_threads_is_not_comparable_and_both_numbers_are_named():
     with pytest.raises(NotComparable) as refused:
-        against_baseline(measurements(*QUIET), measurements(*QUIET, threads=16))
+        compared(measurements(*QUIET), measurements(*QUIET, threads=16))
     for text in ("threads", CASE, "2", "16"):
         assert text in str(refused.value)
 
@@ -141,22 +149,40 @@ def test_a_run_compared_the_other_way_round_has_the_reciprocal_ratio(base, new, 
 # Cases that only one run has
 
 
-def test_a_case_that_only_one_run_has_is_new_or_gone():
-    base, new = measurements(*QUIET), measurements(*QUIET, case_id=OTHER)
-    assert [(verdict.case_id, verdict.status) for verdict in against_baseline(base, new)] == [
-        (CASE, "gone"),
+def test_a_case_that_only_one_run_has_is_named_and_fails_nothing():
+    base = pd.concat([measurements(*QUIET), measurements(*QUIET, case_id="both")])
+    new = pd.concat([measurements(*QUIET, case_id="both"), measurements(*QUIET, case_id=OTHER)])
+    verdicts = compared(base, new)
+    assert [(verdict.case_id, verdict.status) for verdict in verdicts] == [
+        (CASE, "not run"),
+        ("both", "met"),
         (OTHER, "new"),
     ]
+    assert not any(verdict.failed for verdict in verdicts)
+
+
+def test_runs_without_a_case_in_common_are_not_comparable():
+    with pytest.raises(NotComparable, match="no case is both"):
+        compared(measurements(*QUIET), measurements(*QUIET, case_id=OTHER))
+
+
+@pytest.mark.parametrize("outcome", ["crashed", "not_converged", "unsupported", "interrupted"])
+def test_a_case_that_had_a_time_and_has_none_any_more_is_lost_and_fails(outcome):
+    (verdict,) = compared(measurements(*QUIET), measurements(*QUIET), outcome=outcome)
+    assert verdict.status == "lost"
+    assert verdict.failed
+    assert math.isnan(verdict.ratio)
 
 
 def test_a_case_without_a_time_in_one_of_its_rounds_counts_as_not_there():
     whole, broken = measurements(*QUIET), measurements(*QUIET, math.nan)
-    assert only(whole, broken).status == "gone"
-    assert only(broken, whole).status == "new"
-    assert math.isnan(only(whole, broken).ratio)
+    assert only(whole, broken).status == "lost"
+    both = pd.concat([broken, measurements(*QUIET, case_id=OTHER)])
+    verdicts = compared(both, pd.concat([whole, measurements(*QUIET, case_id=OTHER)]))
+    assert [verdict.status for verdict in verdicts] == ["new", "met"]
 
 
 def test_every_case_gets_one_verdict_in_the_order_of_the_baseline():
     both = pd.concat([measurements(*QUIET), measurements(*QUIET, case_id=OTHER)])
-    verdicts = against_baseline(both, both[::-1])
+    verdicts = compared(both, both[::-1])
     assert [(verdict.case_id, verdict.status) for verdict in verdicts] == [(CASE, "met"), (OTHER, "met")]

@@ -39,7 +39,7 @@ def test_the_transcript_in_the_documentation_is_what_is_said():
     assert request.keys() == spoken.keys()
     assert request["protocol"] == spoken["protocol"]
     events = [json.loads(line.replace(", …", "")) for line in said[1:]]
-    assert [event["event"] for event in events] == ["hello", "phase", "blocks", "record"]
+    assert [event["event"] for event in events] == ["hello", "phase", "record"]
     assert events[0]["protocol"] == PROTOCOL
     assert events[1]["phase"] in PHASES
 

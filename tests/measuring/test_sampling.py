@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from harness.measuring.sampling import (
     QUANTILE,
-    TOLD_AT_ONCE,
     Rule,
     Samples,
     block_steps,
@@ -56,9 +55,9 @@ class Machine:
             pytest.fail("it goes on for ever")
 
 
-def sampled(blocks_ns, rule=RULE, disturbances=lambda: 0, on_blocks=lambda _ns: None, steps=1):
+def sampled(blocks_ns, rule=RULE, disturbances=lambda: 0, steps=1):
     machine = Machine(blocks_ns=blocks_ns)
-    return sample(machine.block, steps, machine.clock, rule, disturbances, on_blocks)
+    return sample(machine.block, steps, machine.clock, rule, disturbances)
 
 
 # How long a block is
@@ -162,15 +161,11 @@ def test_timing_ends_as_soon_as_the_interval_is_as_narrow_as_asked_for():
     assert len(narrower.blocks_ns) > 2 * len(samples.blocks_ns)
 
 
-def test_every_block_is_kept_in_order_and_told_once_a_handful_at_a_time():
-    told = []
+def test_every_block_is_kept_in_order():
     noise = random.Random(6)
     blocks = [noise.randint(8 * MS, 16 * MS) for _ in range(200)]
-    samples = sampled(blocks, on_blocks=told.append)
-    count = len(samples.blocks_ns)
-    assert samples.blocks_ns == blocks[:count]
-    assert {len(handful) for handful in told} == {TOLD_AT_ONCE}
-    assert list(itertools.chain(*told)) == blocks[: count - count % TOLD_AT_ONCE]
+    samples = sampled(blocks)
+    assert samples.blocks_ns == blocks[: len(samples.blocks_ns)]
 
 
 def test_only_the_block_is_between_two_reads_of_the_clock():
@@ -178,7 +173,7 @@ def test_only_the_block_is_between_two_reads_of_the_clock():
 
     def logged(name, function):
         def call(*arguments):
-            log.append(name)
+            log.append((name, *arguments))
             return function(*arguments)
 
         return call
@@ -189,17 +184,14 @@ def test_only_the_block_is_between_two_reads_of_the_clock():
         logged("clock", machine.clock),
         RULE,
         logged("disturbances", lambda: 0),
-        logged("on_blocks", lambda _ns: None),
+        logged("before", lambda _index: None),
+        logged("after", lambda _index: None),
     )
-    assert [name for name in log if name != "on_blocks"] == [
-        "disturbances",
-        "clock",
-        "run",
-        "clock",
-        "disturbances",
-    ] * 30
-    # Telling of them is neither inside a block nor where it would count as a disturbance.
-    assert log[log.index("on_blocks") - 1 :][:3] == ["disturbances", "on_blocks", "disturbances"]
+    expected = []
+    for index in range(30):
+        around = [("disturbances",), ("clock",), ("run",), ("clock",), ("disturbances",)]
+        expected += [("before", index), *around, ("after", index)]
+    assert log == expected
 
 
 def test_a_clock_that_never_moves_does_not_keep_the_timing_for_ever():

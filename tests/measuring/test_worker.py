@@ -107,7 +107,7 @@ class FailsInSilence(Honest):
 class FailsWhileItConverges(Honest):
     def load(self, parameters):
         super().load(parameters)
-        if self.loads == 4:  # first call, gate, timing
+        if self.loads == 200:  # those of first call, gate and blocks are fewer, those of seeds follow
             raise ValueError("enough")
 
 
@@ -174,15 +174,6 @@ class Measured:
     def phases(self):
         return tuple(event["phase"] for event in self.events if event["event"] == "phase")
 
-    def blocks(self, phase):
-        """The lengths of blocks that were told during a phase."""
-        blocks, now = [], "start"
-        for event in self.events:
-            now = event.get("phase", now)
-            if event["event"] == "blocks" and now == phase:
-                blocks += event["ns"]
-        return blocks
-
 
 def case(engine="manual", workload="line", device="cpu", dtype="float32", batch_size=100, threads=None) -> Case:
     return Case(workload, engine, device, dtype, batch_size, threads)
@@ -233,14 +224,6 @@ def test_an_honest_case_goes_through_all_phases_in_order(honest):
     assert honest.phases == PHASES[1:]
     assert honest.events[0] == {"event": "hello", "protocol": PROTOCOL}
     assert [event["event"] for event in honest.events].count("record") == 1
-
-
-def test_blocks_are_told_while_timing_and_kept_in_the_record(honest):
-    told, kept = honest.blocks("timing"), honest.record["blocks_ns"]
-    assert len(told) >= 25
-    assert told == kept[: len(told)]
-    assert honest.record["blocks"] == len(kept) >= 30
-    assert {phase for phase in PHASES if honest.blocks(phase)} == {"timing"}
 
 
 def test_the_step_times_are_those_of_the_blocks_over_their_updates(honest):
@@ -336,7 +319,6 @@ def test_an_engine_that_skips_updates_only_while_it_is_timed_is_rejected_by_the_
     assert measurement.record["outcome"] == "rejected"
     assert "the loss of update 2 is" in measurement.record["reason"]
     assert measurement.phases[-1] == "gate_after"
-    assert len(measurement.blocks("timing")) >= 25
     assert_without_time(measurement)
 
 
@@ -349,7 +331,8 @@ def test_an_engine_that_stops_training_once_it_was_timed_is_found_by_the_gate_af
 
 def test_losses_that_leave_the_finite_numbers_in_a_late_block_are_found(users):
     measurement = users("LosesItsLossLater")
-    assert measurement.record["outcome"] == "not_converged"
+    # Rejected where chance has chosen such a block to be checked as a whole.
+    assert measurement.record["outcome"] in ("not_converged", "rejected")
     assert measurement.phases[-1] == "gate_after"
     assert_without_time(measurement)
 
@@ -410,7 +393,7 @@ def test_data_with_fewer_points_than_a_batch_is_a_crash_with_both_numbers(users)
 
 
 def test_a_case_that_fails_after_it_was_timed_has_no_time(users):
-    measurement = users("FailsWhileItConverges", seeds=2)
+    measurement = users("FailsWhileItConverges", seeds=300)
     assert measurement.record["outcome"] == "crashed"
     assert measurement.record["reason"].startswith("ValueError: enough")
     assert measurement.phases[-1] == "convergence"

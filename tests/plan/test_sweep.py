@@ -96,9 +96,10 @@ def test_a_case_that_several_grids_or_flags_name_is_measured_once(sweep_file):
     assert len(plan_sweep(sweep_file(GRID), Axes(batch_size=(10, 20, 10))).cases) == 2
 
 
-def test_only_engines_that_a_flag_names_count_as_named(sweep_file):
-    assert plan_sweep(sweep_file(GRID), Axes()).named_engines == ()
-    assert plan_sweep(sweep_file(GRID), Axes(engine=("manual", "manual"))).named_engines == ("manual",)
+def test_engines_that_a_flag_or_a_file_names_count_as_named(sweep_file):
+    assert plan_sweep(None, Axes()).named_engines == ()
+    assert plan_sweep(None, Axes(engine=("manual", "manual"))).named_engines == ("manual",)
+    assert plan_sweep(sweep_file(GRID), Axes()).named_engines == ("autograd",)
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(sweep_file):

@@ -246,8 +246,23 @@ def bonus(*changes: dict[str, Any]) -> str:
     return console.file.getvalue()
 
 
-LINE = {"engine": "autograd", "step_ns": 200_000.0, "converged_share": 0.9, "loss_p50": 0.02}
-DEEP = {"engine": "autograd", "workload": "line_deep", "step_ns": 300_000.0, "converged_share": 0.7, "loss_p50": 0.04}
+LINE = {
+    "engine": "autograd",
+    "step_ns": 200_000.0,
+    "loss_p50": 0.02,
+    "converged_share": 0.9,
+    "converged_low": 0.81,
+    "converged_high": 0.95,
+}
+DEEP = {
+    "engine": "autograd",
+    "workload": "line_deep",
+    "step_ns": 300_000.0,
+    "loss_p50": 0.04,
+    "converged_share": 0.7,
+    "converged_low": 0.58,
+    "converged_high": 0.82,
+}
 
 
 def test_the_bonus_question_is_answered_in_one_line_with_both_shares_and_the_time():
@@ -258,7 +273,9 @@ def test_the_bonus_question_is_answered_in_one_line_with_both_shares_and_the_tim
 
 
 def test_a_second_layer_that_converges_more_often_helps():
-    assert "It helps" in bonus({**LINE, "converged_share": 0.5}, DEEP)
+    assert "It helps" in bonus({**LINE, "converged_share": 0.5, "converged_high": 0.57}, DEEP)
+    assert "It hurts" in bonus(LINE, {**DEEP, "converged_high": 0.8})
+    assert "It does not help" in bonus({**LINE, "converged_share": 0.6, "converged_high": 0.6}, DEEP)  # they overlap
 
 
 def test_without_a_time_the_bonus_answer_is_of_convergence_alone():

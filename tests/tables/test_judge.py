@@ -95,9 +95,11 @@ def test_a_case_is_held_to_every_throughput_target_that_applies_and_to_no_other(
     assert [judgement.status for judgement in judgements] == [MET, UNDECIDED, MISSED]
 
 
-def test_without_autograd_beside_it_no_throughput_is_judged():
+def test_without_autograd_beside_it_throughput_is_undecided():
     nothing = dict.fromkeys(("ratio_to_autograd", "ratio_low", "ratio_high"), math.nan)
-    assert throughput(2, **nothing) == []
+    (judgement,) = throughput(2, **nothing)
+    assert judgement.status == UNDECIDED
+    assert judgement.text == "ratio_to_autograd >= 2: no time of autograd beside it"
 
 
 @pytest.mark.parametrize(

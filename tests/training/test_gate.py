@@ -9,7 +9,7 @@ from harness.plan.outcome import CaseEnded, Outcome
 from harness.training.contract import Problem, Updates
 from harness.training.engines.autograd import Autograd
 from harness.training.engines.manual import Manual
-from harness.training.gate import GATE_UPDATES, check_trajectory, check_updates
+from harness.training.gate import GATE_UPDATES, TimedBlock, check_block, check_updates, load
 from harness.training.loading import load_workload
 from harness.training.trial import Trial, begin, problem_of
 from tests.mistakes import ALL, GradientsNotCleared
@@ -138,20 +138,76 @@ def test_training_that_diverges_is_not_blamed_on_the_engine() -> None:
     assert ended.value.outcome is Outcome.NOT_CONVERGED
 
 
-def test_the_losses_of_timed_blocks_are_held_against_a_free_trajectory() -> None:
-    problem, trial = case("line_deep", 10)
+def timed(workload: str, batch_size: int, steps: int) -> tuple[Problem, Updates, Tensor, Tensor, TimedBlock]:
+    problem, trial = case(workload, batch_size)
     updates = Manual().prepare(problem, 20)
-    updates.load(trial.parameters)
-    inputs, targets = trial.batches(GATE_UPDATES)
-    losses = updates(inputs, targets)
-    batches = list(zip(inputs, targets, strict=True))
-    assert check_trajectory(problem, trial.parameters, batches, losses) <= 1
+    load(updates, trial.parameters)
+    inputs, targets = trial.batches(steps)
+    losses = updates(inputs, targets).clone()
+    end = {name: value.clone() for name, value in updates.parameters().items()}
+    return problem, updates, inputs, targets, TimedBlock(trial.parameters, losses, end)
 
-    skipped = losses.clone()
-    skipped[7:] = losses[6:-1]
-    with pytest.raises(CaseEnded, match="loss of update 8") as ended:
-        check_trajectory(problem, trial.parameters, batches, skipped)
+
+@pytest.mark.parametrize(("workload", "batch_size"), [("line", 100), ("line_deep", 10), ("line_deep", 1000)])
+def test_a_timed_block_that_did_its_work_passes(workload: str, batch_size: int) -> None:
+    check_block(*timed(workload, batch_size, 200))
+
+
+@pytest.mark.parametrize("skipped", [0, 7, 19, 20, 50, 150])
+def test_an_update_skipped_in_a_timed_block_is_caught_wherever_it_is(skipped: int) -> None:
+    problem, updates, inputs, targets, block = timed("line_deep", 10, 200)
+    load(updates, block.start)
+    honest = updates(inputs[:skipped], targets[:skipped]).clone() if skipped else inputs.new_empty(0)
+    rest = updates(inputs[skipped + 1 :], targets[skipped + 1 :]).clone()
+    losses = torch.cat([honest, block.losses[skipped : skipped + 1], rest])
+    cheat = TimedBlock(block.start, losses, block.end)
+    with pytest.raises(CaseEnded, match="while timed") as ended:
+        check_block(problem, updates, inputs, targets, cheat)
     assert ended.value.outcome is Outcome.REJECTED
-    losses[2] = torch.nan
-    with pytest.raises(CaseEnded, match="loss of update 3 is nan"):
-        check_trajectory(problem, trial.parameters, batches, losses)
+
+
+def test_losses_without_the_weights_that_belong_to_them_are_caught() -> None:
+    problem, updates, inputs, targets, block = timed("line", 100, 40)
+    lazy = TimedBlock(block.start, block.losses, block.start)
+    with pytest.raises(CaseEnded, match=r"ends with 0\.weight off"):
+        check_block(problem, updates, inputs, targets, lazy)
+
+
+def test_a_timed_block_returns_one_loss_per_update() -> None:
+    problem, updates, inputs, targets, block = timed("line", 100, 40)
+    short = TimedBlock(block.start, block.losses[:30], block.end)
+    with pytest.raises(CaseEnded, match=r"40 updates return losses of shape \[30\]"):
+        check_block(problem, updates, inputs, targets, short)
+
+
+def test_a_loss_that_is_no_number_is_caught_in_a_timed_block() -> None:
+    problem, updates, inputs, targets, block = timed("line", 100, 40)
+    for step, outcome in ((2, Outcome.REJECTED), (35, Outcome.NOT_CONVERGED)):
+        losses = block.losses.clone()
+        losses[step] = torch.nan
+        with pytest.raises(CaseEnded) as ended:
+            check_block(problem, updates, inputs, targets, TimedBlock(block.start, losses, block.end))
+        assert ended.value.outcome is outcome
+
+
+def test_a_perfect_fit_is_no_reason_to_reject() -> None:
+    """Near a loss of 0 only rounding is left, and honest engines differ in all of it."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    problem = Problem(model, torch.nn.MSELoss(), 0.45, 100)
+    inputs = torch.linspace(-1, 1, 100).reshape(1, 100, 1).expand(100, 100, 1)
+    targets = 2 * inputs + 1
+    updates = Autograd().prepare(problem, 20)
+    start = {name: value.clone() for name, value in updates.parameters().items()}
+    losses = updates(inputs, targets)
+    assert losses[-1] < 1e-10
+    check_block(problem, updates, inputs, targets, TimedBlock(start, losses, updates.parameters()))
+
+
+def test_an_engine_that_does_not_load_is_caught() -> None:
+    class Stuck(Wrapped):
+        def load(self, parameters: Mapping[str, Tensor]) -> None: ...
+
+    problem, trial = case("line", 100, seed=3)
+    with pytest.raises(CaseEnded, match=r"load does not load: 0\.weight"):
+        load(Stuck(Autograd().prepare(problem, 1)), trial.parameters)

@@ -97,6 +97,9 @@ def test_the_constant_grows_with_the_root_of_long_sums() -> None:
     [
         (Problem(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), nn.MSELoss(), 0.1, 4), "1, LayerNorm"),
         (Problem(nn.Sequential(nn.Linear(2, 2)), nn.L1Loss(), 0.1, 4), "L1Loss"),
+        (Problem(nn.Sequential(nn.Linear(2, 2)), nn.MSELoss(reduction="sum"), 0.1, 4), "MSELoss"),
+        (Problem(nn.Sequential(nn.Linear(2, 2).requires_grad_(False)), nn.MSELoss(), 0.1, 4), "frozen"),
+        (Problem(nn.Sequential(*[nn.Linear(2, 2)] * 2), nn.MSELoss(), 0.1, 4), "used twice"),
     ],
 )
 def test_a_layer_without_a_bound_is_named(problem: Problem, named: str) -> None:
