@@ -16,6 +16,8 @@ class CompileStep:
 
     def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002
         """Say which part of the compiler's toolchain is missing."""
+        if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+            return f"torch {torch.__version__} cannot trace autograd into a graph; 2.11 and newer can"
         return missing_toolchain(case.device)
 
     def prepare(self, problem: Problem, steps: int) -> Updates:  # noqa: ARG002
