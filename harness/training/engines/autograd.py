@@ -1,12 +1,13 @@
 """The training loop that everybody writes: a module, `loss.backward()`, `torch.optim.SGD`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from harness.plan.case import Case
 from harness.training.contract import Problem, Updates
+from harness.training.module_updates import ModuleUpdates
 from harness.training.trial import each
 
 
@@ -23,21 +24,15 @@ class Autograd:
         return LoopUpdates(model, lambda inputs, targets: loss(model(inputs), targets), problem.learning_rate)
 
 
-class LoopUpdates:
+class LoopUpdates(ModuleUpdates):
     """The ordinary loop around a given forward-and-loss function."""
 
     def __init__(
         self, model: nn.Module, forward_loss: Callable[[Tensor, Tensor], Tensor], learning_rate: float
     ) -> None:
-        self._model = model
+        super().__init__(model)
         self._forward_loss = forward_loss
         self._optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
-
-    def load(self, parameters: Mapping[str, Tensor]) -> None:
-        """Copy the weights into the model's memory; plain SGD has no state to reset."""
-        with torch.no_grad():
-            for name, parameter in self._model.named_parameters():
-                parameter.copy_(parameters[name])
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
@@ -50,7 +45,3 @@ class LoopUpdates:
             optimizer.step()
             losses.append(loss.detach())
         return torch.stack(losses)
-
-    def parameters(self) -> dict[str, Tensor]:
-        """Return the weights by name."""
-        return {name: value.detach() for name, value in self._model.named_parameters()}

@@ -1,12 +1,13 @@
 """The whole update – forward, loss, backward and SGD – in one compiled graph."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from harness.plan.case import Case
 from harness.training.contract import Problem, Updates
+from harness.training.module_updates import ModuleUpdates
 from harness.training.toolchain import missing_toolchain
 from harness.training.trial import each
 
@@ -38,24 +39,14 @@ class CompileStep:
         return StepUpdates(model, torch.compile(update, fullgraph=True, dynamic=False))
 
 
-class StepUpdates:
+class StepUpdates(ModuleUpdates):
     """Calls a function that makes one whole update, once per batch."""
 
     def __init__(self, model: nn.Module, update: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._model = model
+        super().__init__(model)
         self._update = update
-
-    def load(self, parameters: Mapping[str, Tensor]) -> None:
-        """Copy the weights into the model's memory, which the compiled graph reads."""
-        with torch.no_grad():
-            for name, parameter in self._model.named_parameters():
-                parameter.copy_(parameters[name])
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
         update = self._update
         return torch.stack([update(batch, target) for batch, target in zip(each(inputs), each(targets), strict=True)])
-
-    def parameters(self) -> dict[str, Tensor]:
-        """Return the weights by name."""
-        return {name: value.detach() for name, value in self._model.named_parameters()}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from harness.plan.case import Case
 from harness.training.contract import Problem, Updates
 from harness.training.layers import chain, describe
+from harness.training.module_updates import ModuleUpdates
 from harness.training.rules import LAYER_RULES, LOSS_RULES, LayerRule, LossRule, has_loss_rule, has_rule
 from harness.training.trial import each
 
@@ -44,20 +45,15 @@ class Manual:
         return ManualUpdates(model, rules, loss_rule, problem.learning_rate)
 
 
-class ManualUpdates:
+class ManualUpdates(ModuleUpdates):
     """SGD updates by the rules of each layer. The rules hold the very memory of the model's parameters."""
 
     def __init__(self, model: nn.Module, rules: list[LayerRule], loss_rule: LossRule, learning_rate: float) -> None:
-        self._model = model
+        super().__init__(model)
         self._rules = rules
         self._backward = list(reversed(rules))
         self._loss_rule = loss_rule
         self._learning_rate = learning_rate
-
-    def load(self, parameters: Mapping[str, Tensor]) -> None:
-        """Copy the weights into the model's memory."""
-        for name, parameter in self._model.named_parameters():
-            parameter.copy_(parameters[name])
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
@@ -71,7 +67,3 @@ class ManualUpdates:
             for rule in self._backward:
                 delta = rule.backward(delta, learning_rate)
         return losses
-
-    def parameters(self) -> dict[str, Tensor]:
-        """Return the weights by name."""
-        return dict(self._model.named_parameters())
