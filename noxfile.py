@@ -66,7 +66,7 @@ CUDA_TAGS = ("cu126", "cu130", "cu132")
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Test the program on this machine's CPU; arguments go to pytest."""
+    """Test the program on this machine's CPU; arguments go to pytest: `-- tests/faults` (CONTRIBUTING.md)."""
     session.run(install_torch(session, "cpu", *TEST_TOOLS), "-m", "pytest", *session.posargs, external=True)
 
 
@@ -93,17 +93,15 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def bench_cpu(session: nox.Session) -> None:
-    """Run the benchmark on the CPU; arguments go to `harness run`."""
-    python = install_torch(session, "cpu")
-    finish(session, python, "-m", "harness", "run", *device("cpu", session.posargs), *session.posargs)
+    """Run the benchmark on the CPU; arguments go to `harness run`, or to the command named first, such as `doctor`."""
+    finish(session, install_torch(session, "cpu"), "-m", "harness", *command("cpu", session.posargs))
 
 
 @nox.session
 def bench_cuda(session: nox.Session) -> None:
-    """Run the benchmark on an NVIDIA GPU; arguments go to `harness run`."""
+    """Run the benchmark on an NVIDIA GPU; arguments as for `bench_cpu`."""
     tag = "" if session.venv_backend == "none" else cuda_tag()
-    python = install_torch(session, tag)
-    finish(session, python, "-m", "harness", "run", *device("cuda", session.posargs), *session.posargs)
+    finish(session, install_torch(session, tag), "-m", "harness", *command("cuda", session.posargs))
 
 
 @nox.session
@@ -154,9 +152,19 @@ def docker_bench(session: nox.Session) -> None:
     )
 
 
+def command(device_name: str, arguments: list[str]) -> tuple[str, ...]:
+    """Return the command of the program and its arguments: the one that comes first, or `run`."""
+    named = next(iter(arguments), "")
+    if named in ("show", "list"):  # they know no device
+        return tuple(arguments)
+    if named in ("run", "noise", "doctor"):
+        return (named, *device(device_name, arguments), *arguments[1:])
+    return ("run", *device(device_name, arguments), *arguments)
+
+
 def device(name: str, arguments: list[str]) -> tuple[str, ...]:
-    """Return the flag that chooses the device, unless the arguments choose one themselves."""
-    chosen = any(argument.split("=")[0] == "--device" for argument in arguments)
+    """Return the flag that chooses the device, unless the arguments do, or go on with a run, which has its own."""
+    chosen = any(argument.split("=")[0] in ("--device", "--resume") for argument in arguments)
     return () if chosen else ("--device", name)
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
@@ -10,19 +11,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import __version__
+from harness.plan.case import known_device
 from harness.plan.catalogue import CATALOGUES, installed
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.estimate import sweep_seconds
-from harness.plan.sweep import PRESETS, Axes, Sweep, plan_sweep
+from harness.plan.presets import PRESETS
+from harness.plan.sweep import Axes, Sweep, plan_sweep
+from harness.plan.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
     from harness.comparing.baseline import BaselineVerdict
-    from harness.reporting.terminal import Terminal
     from harness.running.session import Session
+
+    Command = Callable[..., Any]
 
 # pandas, scipy and rich are imported by the commands that need them: `--help` answers at once.
 
@@ -72,7 +77,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _complain(text: str, code: Exit) -> Exit:
-    click.echo(f"harness: {' '.join(text.split())}", err=True)
+    click.echo(f"harness: {printable(' '.join(text.split()))}", err=True)
     return code
 
 
@@ -82,14 +87,33 @@ def cli() -> None:
     """Train the same small network by every way of getting gradients; prove each right; measure how fast it is."""
 
 
+_PATH = click.Path(path_type=Path)
+# What is measured and where it is kept: the same for every command that measures.
+_PLAN = (
+    click.option("--workload", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own."),
+    click.option("--engine", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own."),
+    click.option("--device", multiple=True, metavar="DEVICE", help="cpu, cuda or cuda:N."),
+    click.option("--dtype", multiple=True, metavar="DTYPE", help="float32 or float64."),
+    click.option("--batch-size", multiple=True, type=int, metavar="N", help="Only this one."),
+    click.option(
+        "--threads", multiple=True, type=int, metavar="N", help="torch's threads; default: the cores that are free."
+    ),
+    click.option("--sweep", "sweep_file", type=_PATH, metavar="FILE", help="What to run, as TOML."),
+    click.option("--timeout", type=click.IntRange(1, 604_800), metavar="S", help="Longest phase; default 600."),
+    click.option("--out", type=_PATH, default=Path("results"), metavar="DIR", show_default=True),
+    click.option("--dry-run", is_flag=True, help="Print the plan and its estimated time; run nothing."),
+    click.option("--quiet", is_flag=True, help="Print only what is wrong."),
+)
+
+
+def _plan_options(command: "Command") -> "Command":
+    for option in reversed(_PLAN):
+        command = option(command)
+    return command
+
+
 @cli.command()
-@click.option("--workload", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own.")
-@click.option("--engine", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own.")
-@click.option("--device", multiple=True, metavar="DEVICE", help="cpu, cuda or cuda:N.")
-@click.option("--dtype", multiple=True, metavar="DTYPE", help="float32 or float64.")
-@click.option("--batch-size", multiple=True, type=int, metavar="N", help="Only this one.")
-@click.option("--threads", multiple=True, type=int, metavar="N", help="torch's threads; default: torch's choice.")
-@click.option("--sweep", "sweep_file", type=click.Path(path_type=Path), metavar="FILE", help="What to run, as TOML.")
+@_plan_options
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -97,13 +121,11 @@ def cli() -> None:
 )
 @click.option("--rounds", type=int, metavar="N", help="Passes over all cases, each case in a fresh process.")
 @click.option("--seeds", type=int, metavar="N", help="Judge convergence over seeds 0 … N-1; default 64.")
-@click.option("--timeout", type=click.IntRange(1, 604_800), metavar="S", help="Longest phase of a case; default 600.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), metavar="DIR", show_default=True)
-@click.option("--baseline", type=click.Path(path_type=Path), metavar="RUN", help="A stored run not to be slower than.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Measure only what this run lacks.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and its estimated time; run nothing.")
+@click.option("--baseline", type=_PATH, metavar="RUN", help="A stored run not to be slower than.")
+@click.option("--resume", type=_PATH, metavar="RUN", help="Measure only what this run lacks.")
+@click.option("--cold", is_flag=True, help="Give every case an empty compile cache of its own.")
 @click.option("--strict", is_flag=True, help="Exit 4 when a target is undecided.")
-@click.option("--quiet", is_flag=True, help="Print only what is wrong.")
+@click.option("--profile-run", is_flag=True, help="Print where the wall time went.")
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -117,9 +139,11 @@ def run(
     out: Path,
     baseline: Path | None,
     resume: Path | None,
+    cold: bool,
     dry_run: bool,
     strict: bool,
     quiet: bool,
+    profile_run: bool,
     **axes: tuple[Any, ...],
 ) -> None:
     """Measure, judge and keep a run in DIR/<machine>/<time>-<commit>/.
@@ -130,32 +154,39 @@ def run(
     """
     if resume is not None:
         _only_with_resume(ctx)
-    sweep = plan_sweep(
-        sweep_file, Axes(**axes), rounds=PRESETS[preset] if preset and rounds is None else rounds, seeds=seeds
-    )
+    sweep = plan_sweep(sweep_file, Axes(**axes), preset=preset, rounds=rounds, seeds=seeds, cold=cold)
     if dry_run:
         _print_plan(sweep)
         return
 
     from harness.comparing.baseline import against_baseline, check_comparable
+    from harness.comparing.noise import spread_by_case
+    from harness.reporting.profile import show_profile
     from harness.reporting.terminal import Terminal, show_baseline, show_bonus, show_summary
-    from harness.running.journal import read_journal
+    from harness.running.records import read_journal, read_machine
     from harness.running.session import Session, this_machine
+    from harness.tables.build import build_tables
     from harness.tables.files import read_table
+    from harness.tables.noise_file import read_noise
+    from harness.tables.profile import profile
 
     stored = read_table(baseline, "measurements") if baseline else None
+    theirs = read_machine(baseline if baseline.is_dir() else baseline.parent) if baseline else {}
     if resume is not None:
+        header, records = read_journal(resume)
+        build_tables(header, records)  # what they cannot hold is said before hours are measured
         if stored is not None:
-            header, _ = read_journal(resume)
-            check_comparable(stored, header.get("machine", ""), header.get("fingerprint", ""))
+            check_comparable(stored, header["machine"], header["fingerprint"], (theirs, read_machine(resume)))
         session = Session.resume(resume)
     else:
         machine = this_machine(sweep)
         if stored is not None:
-            check_comparable(stored, machine.slug, machine.fingerprint)
+            check_comparable(stored, machine.slug, machine.fingerprint, (theirs, machine.facts))
         session = Session.start(sweep, machine, out)
 
-    interrupted = _measure(session, Terminal(stderr=True), timeout, quiet=quiet)
+    before, started = session.progress.finished.copy(), time.monotonic()
+    interrupted = _measure(session, timeout, quiet=quiet)
+    wall_s = time.monotonic() - started
 
     console = Terminal()
     summary = read_table(session.folder, "summary")
@@ -163,9 +194,13 @@ def run(
     if not quiet:
         show_bonus(console, summary)
         console.print(f"kept in {session.folder}", soft_wrap=True, highlight=False, markup=False)
+    measurements = read_table(session.folder, "measurements")
+    if profile_run:
+        show_profile(console, profile(_made_since(measurements, before), wall_s))
     verdicts: list[BaselineVerdict] = []
     if stored is not None:
-        verdicts = against_baseline(stored, read_table(session.folder, "measurements"), summary)
+        noise = read_noise(session.folder.parent, summary["fingerprint"].iloc[0])
+        verdicts = against_baseline(stored, measurements, summary, spread_by_case(noise))
         show_baseline(console, verdicts, only_wrong=quiet)
     if interrupted:
         click.echo(f"harness: interrupted; go on with: harness run --resume {session.folder}", err=True)
@@ -181,24 +216,39 @@ def _only_with_resume(ctx: click.Context) -> None:
             raise PlanError(f"--resume goes on with the plan of that run: leave out --{flag}")
 
 
-def _measure(session: "Session", console: "Terminal", timeout: int | None, *, quiet: bool) -> bool:
+def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
     """Measure and write the tables after each round and at the end; return whether the user interrupted it."""
     from harness.reporting.progress import RunProgress
+    from harness.reporting.terminal import Terminal
 
+    for note in session.journal.notes:
+        click.echo(f"harness: {note}", err=True)
+    console = Terminal(stderr=True)
     console.quiet = quiet
     interrupted = False
-    with RunProgress(console, session.sweep) as progress:
-        try:
-            session.measure(progress, timeout, after_round=lambda: _write_tables(session))
-        except KeyboardInterrupt:
-            interrupted = True
-    session.journal.close()
-    _write_tables(session)
+    try:
+        with RunProgress(console, session.sweep) as progress:
+            try:
+                session.measure(progress, timeout, after_round=lambda: _write_tables(session))
+            except KeyboardInterrupt:
+                interrupted = True
+        _write_tables(session)
+    except OSError as error:
+        what = f"{error.filename} cannot be written: {error.strerror}" if error.filename else str(error)
+        raise PlanError(
+            f"{what}; what was finished is kept; go on with: harness run --resume {session.folder}"
+        ) from error
+    session.journal.close()  # only now may another process go on with this run
     return interrupted
 
 
+def _made_since(measurements: "pd.DataFrame", before: "set[tuple[str, int]]") -> "pd.DataFrame":
+    keys = zip(measurements["case_id"], measurements["round"], strict=True)
+    return measurements[[key not in before for key in keys]]
+
+
 def _write_tables(session: "Session") -> None:
-    from harness.running.journal import read_journal
+    from harness.running.records import read_journal
     from harness.tables.build import build_tables
     from harness.tables.files import write_tables
 
@@ -242,6 +292,70 @@ def show(path: Path) -> None:
     console = Terminal()
     show_summary(console, summary)
     show_bonus(console, summary)
+
+
+@cli.command()
+@click.argument("path", type=_PATH, metavar="[RUN]", required=False)
+@_plan_options
+@click.option("--rounds", type=int, default=20, metavar="N", show_default=True, help="Fresh processes for each case.")
+@click.pass_context
+def noise(
+    ctx: click.Context,
+    /,
+    *,
+    path: Path | None,
+    sweep_file: Path | None,
+    rounds: int,
+    timeout: int | None,
+    out: Path,
+    dry_run: bool,
+    quiet: bool,
+    **axes: tuple[Any, ...],
+) -> None:
+    """Measure the machine against itself: how much it spreads, and how many rounds a wanted sensitivity needs.
+
+    Without options: `line` at batch 100 and 1000 by every engine. With RUN, nothing is measured: the noise is that of
+    the stored run, of at least ten rounds. Kept as DIR/<machine>/noise.csv, where `--baseline` finds it.
+    """
+    from harness.comparing.noise import measure_noise
+    from harness.reporting.noise import show_noise
+    from harness.reporting.terminal import Terminal
+    from harness.running.session import Session, this_machine
+    from harness.tables.files import read_table
+    from harness.tables.noise_file import write_noise
+
+    folder = path
+    interrupted = False
+    if folder is None:
+        if sweep_file is None:
+            axes["workload"] = axes["workload"] or ("line",)
+            axes["batch_size"] = axes["batch_size"] or (100, 1000)
+        sweep = plan_sweep(sweep_file, Axes(**axes), rounds=rounds, seeds=1)
+        if dry_run:
+            _print_plan(sweep)
+            return
+        session = Session.start(sweep, this_machine(sweep), out)
+        folder = session.folder
+        interrupted = _measure(session, timeout, quiet=quiet)
+    found = measure_noise(read_table(folder, "measurements"))
+    write_noise((folder if folder.is_dir() else folder.parent).resolve().parent, found)
+    if not quiet:
+        show_noise(Terminal(), found)
+    ctx.exit(Exit.INTERRUPTED if interrupted else Exit.MET)
+
+
+@cli.command()
+@click.option("--device", default="cpu", metavar="DEVICE", show_default=True, help="cpu, cuda or cuda:N.")
+@click.pass_context
+def doctor(ctx: click.Context, device: str) -> None:
+    """Say what will spoil a measurement here, and what to do about it. Exit code 1: results would be worthless."""
+    from harness.measuring.doctor import Severity, examine
+    from harness.reporting.doctor import show_findings
+    from harness.reporting.terminal import Terminal
+
+    findings = examine(known_device(device))
+    show_findings(Terminal(), findings)
+    ctx.exit(Exit.MISSED if any(finding.severity is Severity.WORTHLESS for finding in findings) else Exit.MET)
 
 
 @cli.command("list")

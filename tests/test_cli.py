@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+import harness.measuring.doctor as doctor
 import harness.running.session as sessions
 from harness import __version__
 from harness.cli import Exit, main, verdict
@@ -23,9 +24,11 @@ from harness.plan.targets import ThroughputTarget
 from harness.running.folder import Revision
 from harness.running.launcher import Launcher
 from harness.running.session import Machine, Session
-from harness.tables.build import build_tables
-from harness.tables.columns import SCHEMA, TABLES
+from harness.tables.build import Tables, build_tables
+from harness.tables.columns import SCHEMA
 from harness.tables.files import read_table, write_tables
+
+RUN_TABLES = [part.name for part in fields(Tables)]
 
 ROOT = Path(sys.modules["harness"].__file__).parents[1]
 AUTOGRAD = Case("line", "autograd", "cpu", "float32", 100)
@@ -155,7 +158,14 @@ def header(folder: Path, sweep: Sweep, **changes: Any) -> dict[str, Any]:
         "machine": HERE.slug,
         "fingerprint": HERE.fingerprint,
     }
-    return {"kind": "run", "format": 1, "run_id": folder.name, **at, "sweep": sweep.to_json(), **changes}
+    return {
+        "kind": "run",
+        "format": 1,
+        "run_id": "20261124T090511Z-0123456789",
+        **at,
+        "sweep": sweep.to_json(),
+        **changes,
+    }
 
 
 def stored_run(folder: Path, records: Sequence[Mapping[str, Any]], sweep: Sweep = SWEEP, **changes: Any) -> Path:
@@ -302,7 +312,7 @@ def test_a_folder_with_a_journal_that_is_none_cannot_be_resumed(content, text, p
 
 def test_a_table_of_a_newer_version_is_refused_by_every_command_that_reads_one(program, here, tmp_path):
     newer = stored_run(tmp_path / "newer", rounds(AUTOGRAD, SLOW))
-    for name in TABLES:
+    for name in RUN_TABLES:
         pd.read_csv(newer / f"{name}.csv").assign(schema=SCHEMA + 1).to_csv(newer / f"{name}.csv", index=False)
     refusal = (f"schema {SCHEMA + 1}", f"up to {SCHEMA}", "update")
     assert_refused(program("show", newer), "summary.csv", *refusal)
@@ -705,7 +715,7 @@ def test_a_real_run_ends_with_0_and_shows_and_keeps_what_it_measured(real_run):
     assert ended.err.startswith("1/1 round 1/1 line/manual/cpu/float32/b100 ok (")
     assert ended.out.splitlines()[-1] == f"kept in {folder.relative_to(folder.parents[2])}"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"journal.jsonl", "machine.json", *(f"{name}.csv" for name in TABLES)}
+    assert names == {"journal.jsonl", "machine.json", *(f"{name}.csv" for name in RUN_TABLES)}
     (row,) = read_table(folder, "summary").to_dict("records")
     assert (row["engine"], row["outcome"], row["rounds"], row["seeds"]) == ("manual", "ok", 1, 8)
     assert row["step_ns"] > 0
@@ -721,3 +731,82 @@ def test_a_real_run_that_is_complete_is_resumed_without_measuring_again(real_run
     ended = python("-m", "harness", "run", "--resume", folder, "--strict")
     assert ended.code == Exit.UNDECIDED, ended.err  # eight seeds decide nothing
     assert (folder / "journal.jsonl").read_bytes() == before
+
+
+# The machine against itself
+
+
+def test_the_noise_of_a_stored_run_is_kept_beside_it_and_measures_nothing(program, tmp_path) -> None:
+    folder = tmp_path / "results" / "amd-epyc-9654-2c" / "run"
+    steps_ns = [1000.0 * (1 + 0.01 * (-1) ** number) for number in range(12)]
+    stored_run(folder, rounds(AUTOGRAD, steps_ns), replace(SWEEP, cases=(AUTOGRAD,), rounds=12))
+    ended = program("noise", folder)
+    assert ended.code == Exit.MET, ended.err
+    assert "harness run --rounds" in ended.out
+    (row,) = read_table(folder.parent / "noise.csv", "noise").to_dict("records")
+    assert row["case_id"] == AUTOGRAD.case_id
+    assert row["rounds"] == 12
+    assert row["spread"] == pytest.approx(1.4826 * 0.01, rel=0.01)
+
+
+def test_a_baseline_is_judged_by_the_noise_that_was_measured(program, this_is_the_machine, tmp_path) -> None:
+    machine = tmp_path / "results" / "amd-epyc-9654-2c"
+    alone = replace(SWEEP, cases=(AUTOGRAD,))
+    quiet = stored_run(machine / "base", rounds(AUTOGRAD, (1000.0, 1000.0, 1001.0)), alone)
+    slower = stored_run(machine / "new", rounds(AUTOGRAD, (1150.0, 1150.0, 1151.0)), alone)
+    arguments = ("run", "--resume", slower, "--baseline", quiet)
+    assert "missed" in program(*arguments).out
+    loud = [1000.0 * (1 + 0.05 * (-1) ** number) for number in range(12)]
+    stored_run(machine / "loud", rounds(AUTOGRAD, loud), replace(alone, rounds=12))
+    assert program("noise", machine / "loud").code == Exit.MET
+    assert "missed" not in program(*arguments).out.partition("against the baseline")[2]
+
+
+def test_noise_of_too_few_rounds_is_refused(program, tmp_path) -> None:
+    folder = stored_run(tmp_path / "run", rounds(AUTOGRAD, SLOW))
+    assert_refused(program("noise", folder), "10 rounds")
+    assert not (tmp_path / "noise.csv").exists()
+
+
+def test_noise_says_what_it_would_measure(program) -> None:
+    ended = program("noise", "--dry-run", "--engine", "manual")
+    assert ended.out.splitlines()[:2] == ["line/manual/cpu/float32/b100", "line/manual/cpu/float32/b1000"]
+    assert "2 cases × 20 rounds" in ended.out
+
+
+# What is wrong with the machine
+
+
+@pytest.mark.parametrize(("severity", "code"), [("ok", 0), ("warning", 0), ("worthless", 1)])
+def test_the_doctor_ends_with_1_only_where_results_would_be_worthless(program, monkeypatch, severity, code) -> None:
+    finding = doctor.Finding("load", doctor.Severity(severity), "1.9 of 2 CPUs busy", "wait")
+    monkeypatch.setattr(doctor, "examine", lambda _device: [finding])
+    ended = program("doctor")
+    assert ended.code == code
+    assert "1.9 of 2 CPUs busy" in ended.out
+
+
+def test_the_doctor_examines_this_machine(program) -> None:
+    ended = program("doctor")
+    assert ended.code in (Exit.MET, Exit.MISSED)
+    assert "clock" in ended.out
+    assert ended.err == ""
+
+
+def test_the_doctor_refuses_a_device_that_is_none(program) -> None:
+    assert_refused(program("doctor", "--device", "mps"), "Apple")
+
+
+# Where the time went
+
+
+@needs_torch
+def test_a_run_can_say_where_its_time_went_and_give_every_case_a_cold_cache(tmp_path) -> None:
+    options = ("--engine", "manual", "--batch-size", "10", "--workload", "line", "--rounds", "1", "--seeds", "8")
+    ended = python("-m", "harness", "run", *options, "--cold", "--profile-run", "--out", tmp_path, cwd=tmp_path)
+    assert ended.code == Exit.MET, ended.err
+    assert "% in timed blocks or cold compiles" in ended.out
+    shares = [float(line.split()[-1].rstrip("%")) for line in ended.out.splitlines() if line.rstrip().endswith("%")]
+    assert sum(shares) == pytest.approx(100, abs=1)
+    header = json.loads(next(tmp_path.rglob("journal.jsonl")).read_text().splitlines()[0])
+    assert header["sweep"]["cold"] is True

@@ -284,3 +284,20 @@ def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
         *("microbench", "docker_build", "docker_bench"),
     ]
     assert all(line.endswith(".") for _, line in listed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called"),
+    [
+        ([], "run --device cpu"),
+        (["--engine", "manual"], "run --device cpu --engine manual"),
+        (["run", "--rounds", "1"], "run --device cpu --rounds 1"),
+        (["noise", "--rounds", "10"], "noise --device cpu --rounds 10"),
+        (["doctor"], "doctor --device cpu"),
+        (["doctor", "--device", "cuda"], "doctor --device cuda"),
+        (["show", "results/x/y"], "show results/x/y"),
+        (["--resume", "results/x/y"], "run --resume results/x/y"),
+    ],
+)
+def test_the_bench_sessions_run_the_command_that_is_named_first(arguments: list[str], called: str) -> None:
+    assert " ".join(noxfile.command("cpu", arguments)) == called

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -86,43 +87,68 @@ def _compiler() -> str | None:
 
 
 def _gpu(device: str) -> dict[str, Any]:
-    fields = (
-        "name",
-        "driver_version",
-        "memory.total",
-        "compute_cap",
-        "uuid",
-        "mig.mode.current",
-        "power.limit",
-    )
+    fields = ("name", "driver_version", "memory.total", "compute_cap", "uuid", "mig.mode.current", "power.limit")
     found = _output("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
     if not found:
         return {}
-    rows = _visible([[part.strip() for part in line.split(",")] for line in found.splitlines()])
+    listed = [[part.strip() for part in line.split(",")] for line in found.splitlines()]
+    rows = _visible(listed, _mig_slices() if "Enabled" in found else [])
     index = int(device.partition(":")[2] or 0)
     if index >= len(rows):
         return {"gpu_count": len(rows)}
-    name, driver, memory, capability, uuid, mig, power = rows[index]
+    (name, driver, memory, capability, uuid, mode, power), mig = rows[index]
     return {
-        "gpu": name,
+        "gpu": f"{name} MIG {mig.profile}" if mig else name,
         "gpu_count": len(rows),
         "gpu_driver": driver,
-        "gpu_memory_bytes": int(float(memory) * 2**20) if memory.replace(".", "").isdigit() else None,
+        # A slice's memory is a part of this that nvidia-smi does not tell.
+        "gpu_memory_bytes": int(float(memory) * 2**20) if memory.replace(".", "").isdigit() and not mig else None,
         "gpu_compute_capability": capability,
-        "gpu_uuid": uuid,
-        "gpu_mig": mig,
+        "gpu_uuid": mig.uuid if mig else uuid,
+        "gpu_mig": mig.profile if mig else mode,
         "gpu_power_limit_w": power,
     }
 
 
-def _visible(rows: list[list[str]]) -> list[list[str]]:
-    """Return the GPUs that CUDA sees, in its order; nvidia-smi lists all. A MIG slice is not found and leaves all."""
+@dataclass(frozen=True)
+class MigSlice:
+    """A part of a GPU that is lent as a GPU of its own. profile: `1g.10gb`. gpu: UUID of the whole."""
+
+    profile: str
+    uuid: str
+    gpu: str
+
+
+def _mig_slices() -> list[MigSlice]:
+    slices: list[MigSlice] = []
+    gpu = ""
+    for line in (_output("nvidia-smi", "-L") or "").splitlines():
+        if found := re.match(r"GPU \d+: .*\(UUID: (\S+)\)", line):
+            gpu = found[1]
+        elif found := re.match(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (\S+)\)", line):
+            slices.append(MigSlice(found[1], found[2], gpu))
+    return slices
+
+
+def _visible(rows: list[list[str]], slices: list[MigSlice]) -> list[tuple[list[str], MigSlice | None]]:
+    """Return the GPUs that CUDA sees, in its order, each with the slice of it that is used; nvidia-smi lists all.
+
+    Of GPUs with slices, CUDA shows a process only one slice: that which CUDA_VISIBLE_DEVICES names, or the first.
+    """
+    by_uuid = {row[4]: row for row in rows}
+    cut: dict[str, MigSlice] = {}
+    for each in reversed(slices):
+        cut[each.gpu] = each
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
-        return rows
-    by_name = {str(index): row for index, row in enumerate(rows)} | {row[4]: row for row in rows}
-    found = [by_name[name.strip()] for name in chosen.split(",") if name.strip() in by_name]
-    return found if found or not chosen.startswith("MIG-") else rows
+        seen = [(row, cut.get(row[4])) for row in rows]
+        return [pair for pair in seen if pair[1]][:1] or seen
+    names = [name.strip() for name in chosen.split(",")]
+    for each in slices:
+        if each.uuid == names[0] and each.gpu in by_uuid:
+            return [(by_uuid[each.gpu], each)]
+    by_name = {str(index): row for index, row in enumerate(rows)} | by_uuid
+    return [(by_name[name], cut.get(by_name[name][4])) for name in names if name in by_name]
 
 
 def _version(package: str) -> str | None:

@@ -1,18 +1,12 @@
-"""What the process and torch say of themselves: faults, switches, memory, compiled graphs."""
+"""What the process and torch say of themselves: faults, memory, compiled graphs."""
 
 import resource
 import sys
 from dataclasses import dataclass
 
 import torch
-from torch._dynamo.utils import counters, get_compilation_metrics
 
 from harness.plan.outcome import CaseEnded, Outcome
-
-
-def involuntary_switches() -> int:
-    """Count how often the kernel took a core away from a thread of this process: somebody else wanted it."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def minor_faults() -> int:
@@ -41,6 +35,10 @@ class Compilation:
 
 def compilation() -> Compilation:
     """Read torch's counters for this process."""
+    if "torch._dynamo" not in sys.modules:  # importing it takes a second, and nothing was compiled without it
+        return Compilation(0, 0, 0, "none")
+    from torch._dynamo.utils import counters, get_compilation_metrics
+
     graphs = int(counters["stats"]["unique_graphs"])
     # A hit of the AOTAutograd cache never asks the graph cache.
     misses = counters["inductor"]["fxgraph_cache_miss"] + counters["aot_autograd"]["autograd_cache_miss"]

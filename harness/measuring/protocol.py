@@ -1,46 +1,59 @@
 """What launcher and worker say to each other: one JSON line in, JSON lines out. Standard library only.
 
--> {"protocol": 1, "case": {"workload": "line", …}, "round": 0, "seeds": 64}
-<- {"event": "hello", "protocol": 1}
+-> {"protocol": 2, "case": {"workload": "line", …}, "round": 0, "seeds": 64, "cpus": [1], "threads": 1, …}
+<- {"event": "hello", "protocol": 2}
 <- {"event": "phase", "phase": "import"}          see PHASES
+<- {"event": "begin"}                             a block is about to be timed
+<- {"event": "end"}                               and was: the parent has a clock of its own
 <- {"event": "record", "record": {"outcome": "ok", …}}
 """
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from harness.plan.case import Case
+from harness.plan.presets import QUICK, Sampling
 
-PROTOCOL = 1
+PROTOCOL = 2
 # In this order; convergence only where it was asked for.
-PHASES = ("start", "import", "setup", "first_call", "gate", "timing", "gate_after", "convergence")
+PHASES = ("start", "import", "setup", "first_call", "gate", "timing", "gate_after", "convergence", "end")
 
 
 @dataclass(frozen=True)
 class Request:
     """What one worker process is to do.
 
-    seeds: convergence is measured over seeds 0 … seeds-1; 0 leaves it out.
+    seeds: convergence is measured over seeds 0 … seeds-1; 0 leaves it out. sampling: how long it is timed. cpus: where
+    to run; none leaves it to the system. threads: torch's intra-op threads; None leaves them to torch.
     """
 
     case: Case
     round: int
     seeds: int
+    sampling: Sampling = QUICK
+    cpus: tuple[int, ...] = ()
+    threads: int | None = None
 
     def to_line(self) -> str:
         """Return the request as its JSON line."""
-        fields = {"protocol": PROTOCOL, "case": self.case.to_json(), "round": self.round, "seeds": self.seeds}
-        return json.dumps(fields) + "\n"
+        return json.dumps({"protocol": PROTOCOL, **asdict(self)}) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> Self:
         """Read `to_line`'s line; raises ValueError for another protocol."""
         fields = json.loads(line)
-        if fields["protocol"] != PROTOCOL:
-            raise ValueError(f"this worker speaks protocol {PROTOCOL}, the request {fields['protocol']}")
-        return cls(Case.from_json(fields["case"]), fields["round"], fields["seeds"])
+        protocol = fields.pop("protocol")
+        if protocol != PROTOCOL:
+            raise ValueError(f"this worker speaks protocol {PROTOCOL}, the request {protocol}")
+        request = cls(**fields)
+        return replace(
+            request,
+            case=Case.from_json(fields["case"]),
+            sampling=Sampling(**fields["sampling"]),
+            cpus=tuple(fields["cpus"]),
+        )
 
 
 class EventStream:
@@ -48,12 +61,17 @@ class EventStream:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._blocks = {at: (json.dumps({"event": at}) + "\n").encode() for at in ("begin", "end")}
 
     def send(self, event: str, **fields: Any) -> None:
         """Write one event."""
         line = memoryview((json.dumps({"event": event, **fields}) + "\n").encode())
         while line:
             line = line[os.write(self._descriptor, line) :]
+
+    def block(self, at: str) -> None:
+        """Write that a block begins or ends (`begin`, `end`), made beforehand: this goes around every block."""
+        os.write(self._descriptor, self._blocks[at])
 
 
 def claim_stdout() -> EventStream:

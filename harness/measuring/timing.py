@@ -1,102 +1,181 @@
 """Times an engine's updates in blocks and checks that the timed blocks did the work."""
 
-import functools
-import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from random import SystemRandom
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness.measuring import probes
-from harness.measuring.clocks import Clock, synchronizer
-from harness.measuring.sampling import Rule, block_steps, sample
+from harness.measuring import probes, seal
+from harness.measuring.blocks import BY_CHANCE, Chosen, Kept, VariedBatches, varied
+from harness.measuring.busy import Busy
+from harness.measuring.clocks import Clock
+from harness.measuring.device import Device
+from harness.measuring.sampling import QUANTILE, Rule, Samples, block_steps, quantile_of, sample
 from harness.plan.outcome import CaseEnded, Outcome
 from harness.training.contract import Problem, Updates
-from harness.training.gate import TimedBlock, check_block, check_updates, load
+from harness.training.gate import TimedBlock, check_block, check_loaded, check_updates, load
 from harness.training.trial import Trial
 
-# Of the first `min_blocks`, which are always timed; which ones, the engine cannot know.
-CHECKED_BLOCKS = 2
+# To load weights is to copy them, a fraction of one update: more than this share of the training is training.
+LOADING_SHARE = 0.5
+# So many blocks say how long it takes to load.
+FEW_BLOCKS = 8
+
+# Updates that are timed one by one.
+LATENCY_CALLS = 200
+LATENCY_NS = 200_000_000
 
 
 @dataclass(frozen=True)
 class TimedUpdates:
     """The blocks of one process and what is needed to check them.
 
-    inputs, targets: the batches of every block, [steps, batch, …]. checked: blocks to be held against the reference.
-    finite: whether all losses of all blocks are finite. facts: what goes into the record.
+    batches: of every block. checked: blocks to be held against the reference. finite: whether all losses of all blocks
+    are. facts: what goes into the record.
     """
 
-    inputs: Tensor
-    targets: Tensor
-    checked: list[TimedBlock]
+    batches: VariedBatches
+    checked: list[Kept]
     finite: bool
     facts: dict[str, Any]
 
 
-def time_updates(problem: Problem, updates: Updates, trial: Trial, clock: Clock, rule: Rule) -> TimedUpdates:
-    """Size blocks by a pilot, warm up, and time them.
+@dataclass(frozen=True)
+class Singles:
+    """Updates that were timed one by one, as one block.
 
-    Every block begins with weights that no other block began with – the trial's, scaled by within 1 % of 1 – so that
-    no block's work can be known beforehand, and none begins where training has come to rest.
+    latency_ns: the 25 % quantile of their times. inputs, targets: what each was given, [1, batch, …].
     """
-    synchronize = synchronizer(problem.device)
-    batches = functools.cache(trial.batches)
 
-    def run(steps: int) -> None:
-        updates(*batches(steps))
-        synchronize()
+    latency_ns: float
+    inputs: Tensor
+    targets: Tensor
+    block: TimedBlock
 
-    steps = block_steps(run, clock, rule, min(rule.max_steps, trial.max_steps() or rule.max_steps))
-    inputs, targets = batches(steps)
-    batches.cache_clear()
+
+def _tell_nobody(_at: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Timer:
+    """How one process times: by which clock and rule, on which device and CPUs, telling whom.
+
+    announce(at) is called with `begin` right before and `end` right after each block.
+    """
+
+    clock: Clock
+    rule: Rule
+    device: Device
+    cpus: tuple[int, ...] = ()
+    threads: int = 1
+    announce: Callable[[str], None] = _tell_nobody
+
+
+def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer) -> TimedUpdates:
+    """Size blocks by a pilot, warm up, and time them; raises CaseEnded (rejected) for work outside the clock.
+
+    Every block begins with weights and inputs that no other block had – the trial's, each number varied by chance – so
+    that no block's work can be known beforehand, and none begins where training has come to rest.
+    """
+    clock, rule, device = timer.clock, timer.rule, timer.device
+
+    def pilot(steps: int) -> None:
+        updates(*trial.batches(steps))
+        device.synchronize()
+
+    steps = block_steps(pilot, clock, rule, min(rule.max_steps, trial.max_steps() or rule.max_steps))
+    batches = VariedBatches.of(trial, steps)
     start = clock()
     while clock() - start < rule.warm_up_ns:
-        updates(inputs, targets)
-        synchronize()
+        updates(batches.inputs, batches.targets)
+        device.synchronize()
 
-    chance = random.Random()  # noqa: S311 - hides the choice from the engine, not from an attacker
-    chosen = set(chance.sample(range(rule.min_blocks), CHECKED_BLOCKS))
-    checked: list[TimedBlock] = []
+    # Not by torch's or Python's generator: an engine may seed those.
+    chance = SystemRandom()
+    chosen = Chosen(chance)
     begun: dict[str, Tensor] = {}
-    losses = torch.empty(0)
-
-    def before(_index: int) -> None:
-        nonlocal begun
-        scale = 1 + chance.uniform(-0.01, 0.01)
-        begun = {name: value * scale for name, value in trial.parameters.items()}
-        load(updates, begun)
-        synchronize()
-
-    def block() -> None:
-        nonlocal losses
-        losses = updates(inputs, targets)
-        synchronize()
-
+    seed = 0
+    loading_ns = training_ns = 0
+    given = losses = torch.empty(0)
+    ended: dict[str, Tensor] = {}
     finite: list[Tensor] = []
 
-    def after(index: int) -> None:
+    def before(_index: int) -> None:
+        nonlocal begun, seed, loading_ns
+        begun = varied(trial.parameters, chance.getrandbits(63))
+        start = clock()
+        updates.load(begun)
+        loaded = updates.parameters()
+        device.synchronize()
+        loading_ns += clock() - start
+        check_loaded(loaded, begun)
+        seed = chance.getrandbits(63)
+        batches.vary(seed)
+        device.synchronize()
+        timer.announce("begin")
+
+    def block() -> None:
+        nonlocal given, losses, ended
+        given = updates(batches.inputs, batches.targets)
+        losses = given.detach().clone()  # what is not there yet when the clock stops is not there
+        ended = updates.parameters()  # so that no update can be put off until it is asked for
+        device.synchronize()
+
+    def after(index: int, taken_ns: int) -> None:
+        nonlocal training_ns
+        timer.announce("end")
+        training_ns += taken_ns
+        if index + 1 >= FEW_BLOCKS and loading_ns > LOADING_SHARE * training_ns:
+            raise CaseEnded(
+                Outcome.REJECTED,
+                f"while timed, loading weights takes {loading_ns / max(1, training_ns):.0%} of the time of training: "
+                "to load is to copy",
+            )
+        _check_plain(given, ended)
+        if chosen.wants(taken_ns):
+            timed = TimedBlock(begun, losses, _copied(ended))
+            chosen.keep(Kept(index, taken_ns, seed, timed))
         finite.append(losses.isfinite().all())
-        if index in chosen:
-            end = {name: value.detach().clone() for name, value in updates.parameters().items()}
-            checked.append(TimedBlock(begun, losses.detach().clone(), end))
+        # Now and then, since what was replaced can be put back.
+        if index < BY_CHANCE or chance.random() < 1 / 16:
+            seal.check()
 
     faults = probes.minor_faults()
-    samples = sample(block, steps, clock, rule, probes.involuntary_switches, before, after)
-    facts = {
-        "step_ns": samples.step_ns(),
-        "step_median_ns": samples.step_ns(0.5),
-        "step_min_ns": samples.step_ns(0.0),
-        "block_steps": steps,
-        "blocks_ns": samples.blocks_ns,
-        "blocks": len(samples.blocks_ns),
-        "blocks_disturbed": sum(samples.disturbed),
-        "disturbed": [index for index, loud in enumerate(samples.disturbed) if loud],
-        "stop_rule": samples.stop_rule,
-        "minor_faults_per_step": (probes.minor_faults() - faults) / (steps * len(samples.blocks_ns)),
-    }
-    return TimedUpdates(inputs, targets, checked, all(bool(value) for value in finite), facts)
+    busy = Busy()
+    device.begin()
+    samples = sample(block, steps, clock, rule, device.evidence(timer.cpus, timer.threads), before, after)
+    seal.check()
+    if problem.device.type == "cpu":
+        busy.check(timer.threads)
+    made = steps * len(samples.blocks_ns)
+    facts = _facts(samples) | device.end(made) | {"minor_faults_per_step": (probes.minor_faults() - faults) / made}
+    return TimedUpdates(batches, chosen.all(), all(bool(value) for value in finite), facts)
+
+
+def time_latency(updates: Updates, trial: Trial, timer: Timer) -> Singles:
+    """Time single updates, each from its call until the device has done it."""
+    batches = VariedBatches.of(trial, 1)
+    chance = SystemRandom()
+    batches.vary(chance.getrandbits(63))
+    start = varied(trial.parameters, chance.getrandbits(63))
+    load(updates, start)
+    taken: list[int] = []
+    losses: list[Tensor] = []
+    while len(taken) < LATENCY_CALLS and sum(taken) < LATENCY_NS:
+        timer.device.synchronize()
+        began = timer.clock()
+        loss = updates(batches.inputs, batches.targets)
+        timer.device.synchronize()
+        taken.append(timer.clock() - began)
+        losses.append(loss.detach().clone())
+    ended = updates.parameters()
+    _check_plain(loss, ended)
+    block = TimedBlock(start, torch.cat(losses), _copied(ended))
+    return Singles(quantile_of(taken, QUANTILE), batches.inputs, batches.targets, block)
 
 
 def check_timed(problem: Problem, updates: Updates, timed: TimedUpdates) -> float:
@@ -104,9 +183,49 @@ def check_timed(problem: Problem, updates: Updates, timed: TimedUpdates) -> floa
 
     Returns the share of its limit that the error of that update has.
     """
-    share = check_updates(problem, updates, timed.inputs[:1], timed.targets[:1])
-    for block in timed.checked:
-        check_block(problem, updates, timed.inputs, timed.targets, block)
+    batches = timed.batches
+    share = check_updates(problem, updates, batches.inputs[:1], batches.targets[:1])
+    for kept in timed.checked:
+        batches.vary(kept.seed)
+        check_block(problem, updates, batches.inputs, batches.targets, kept.block)
+    seal.check()
     if not timed.finite:
         raise CaseEnded(Outcome.NOT_CONVERGED, "training leaves the finite numbers while timed")
     return share
+
+
+def check_singles(problem: Problem, updates: Updates, singles: Singles) -> None:
+    """Check the updates that were timed one by one, as a block is checked; raises CaseEnded."""
+    count = len(singles.block.losses)
+    inputs, targets = (batch.expand(count, *batch.shape[1:]) for batch in (singles.inputs, singles.targets))
+    check_block(problem, updates, inputs, targets, singles.block)
+
+
+def _facts(samples: Samples) -> dict[str, Any]:
+    return {
+        "step_ns": samples.step_ns(),
+        "step_median_ns": samples.step_ns(0.5),
+        "step_min_ns": samples.step_ns(0.0),
+        "block_steps": samples.steps,
+        "blocks_ns": samples.blocks_ns,
+        "timed_ns": sum(samples.blocks_ns),
+        "blocks": len(samples.blocks_ns),
+        "blocks_disturbed": sum(map(bool, samples.disturbances)),
+        "counted": samples.undisturbed(),
+        "disturbances": samples.disturbed_by(),
+        "stop_rule": samples.stop_rule,
+    }
+
+
+def _check_plain(losses: Tensor, parameters: dict[str, Tensor]) -> None:
+    """Only plain values: what a subclass does when somebody looks at it would be work outside the clock."""
+    for kind in (type(losses), type(parameters)):
+        if kind not in (Tensor, dict):
+            raise CaseEnded(Outcome.REJECTED, f"while timed, it returns a {kind.__name__}, not a plain tensor or dict")
+    for value in parameters.values():
+        if type(value) not in (Tensor, nn.Parameter):
+            raise CaseEnded(Outcome.REJECTED, f"while timed, it returns a {type(value).__name__}, not a plain tensor")
+
+
+def _copied(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in parameters.items()}

@@ -5,6 +5,7 @@
 
 import ctypes
 import math
+import os
 import signal
 import sys
 import time
@@ -12,14 +13,15 @@ import traceback
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.measuring import seal
 from harness.measuring.clocks import Clock, monotonic_ns
+from harness.measuring.cpus import pin
 from harness.measuring.protocol import PROTOCOL, EventStream, Request, claim_stdout
 from harness.plan.catalogue import label
 from harness.plan.outcome import CaseEnded, Outcome
 
 if TYPE_CHECKING:
-    import torch
-
+    from harness.measuring.device import Device
     from harness.training.contract import Problem, Updates, Workload
     from harness.training.trial import Trial
 
@@ -43,7 +45,8 @@ class _Prepared:
     problem: "Problem"
     updates: "Updates"
     trial: "Trial"
-    device: "torch.device"
+    device: "Device"
+    sealed: dict[str, Any]
 
 
 class Worker:
@@ -66,7 +69,7 @@ class Worker:
         prepared = self._setup()
         facts["setup_ns"] = self._clock() - start
 
-        start = self._phase("first_call")
+        self._phase("first_call")
         self._first_call(prepared)
 
         self._phase("gate")
@@ -79,6 +82,11 @@ class Worker:
             self._phase("convergence")
             self._converge(prepared)
 
+        self._phase("end")
+        replaced = seal.broken(prepared.sealed)
+        if replaced is not None:
+            raise CaseEnded(Outcome.REJECTED, f"the engine has replaced {replaced}, which it is measured or checked by")
+
     def _phase(self, phase: str) -> int:
         self._events.send("phase", phase=phase)
         return self._clock()
@@ -86,23 +94,27 @@ class Worker:
     def _import(self) -> None:
         import torch
 
-        # Making an optimiser imports it anyway; here it is counted as what it is.
-        import torch._dynamo
+        # All that measures and checks, before anything of the engine's is imported.
+        import harness.measuring.timing
+        import harness.training.convergence
+        import harness.training.loading  # noqa: F401
 
-        import harness.measuring.probes  # noqa: F401
-
-        if self._request.case.threads is not None:
-            torch.set_num_threads(self._request.case.threads)
+        if self._request.threads is not None:
+            torch.set_num_threads(self._request.threads)
 
     def _setup(self) -> _Prepared:
         import torch
 
+        from harness.measuring.device import device_of
         from harness.training import loading, reference, trial
 
         case, facts = self._request.case, self.record.facts
         facts["threads"] = torch.get_num_threads()
+        facts["cpus"] = sorted(os.sched_getaffinity(0)) if self._request.cpus else []
         if case.device.startswith("cuda") and not torch.cuda.is_available():
             raise CaseEnded(Outcome.UNSUPPORTED, "torch finds no CUDA device; use --device cpu")
+        measured = device_of(torch.device(case.device))
+        sealed = seal.take()
         device, dtype = torch.device(case.device), getattr(torch, case.dtype)
         workload = loading.load_workload(case.workload)
         facts["convergence_targets"] = asdict(workload.targets)
@@ -114,20 +126,18 @@ class Worker:
             raise CaseEnded(Outcome.UNSUPPORTED, reason)
         start = trial.begin(workload, case.batch_size, self._request.round, device, dtype)
         updates = engine.prepare(problem, steps=20)
-        return _Prepared(workload, problem, updates, start, device)
+        return _Prepared(workload, problem, updates, start, measured, sealed)
 
     def _first_call(self, prepared: _Prepared) -> None:
         """Time the first update alone: whatever is compiled, is compiled here."""
-        from harness.measuring.clocks import synchronizer
         from harness.measuring.probes import compilation
 
         inputs, targets = prepared.trial.batches(1)
         prepared.updates.load(prepared.trial.parameters)
-        synchronize = synchronizer(prepared.device)
-        synchronize()
+        prepared.device.synchronize()
         start = self._clock()
         prepared.updates(inputs, targets)
-        synchronize()
+        prepared.device.synchronize()
         taken = self._clock() - start
         cache = compilation().cache
         self.record.facts["first_call_cold_ns" if cache == "cold" else "first_call_warm_ns"] = taken
@@ -144,17 +154,29 @@ class Worker:
         """Time blocks, then check that they did the work; only then do their times enter the record."""
         from harness.measuring import probes
         from harness.measuring.sampling import Rule
-        from harness.measuring.timing import check_timed, time_updates
+        from harness.measuring.timing import Timer, check_singles, check_timed, time_latency, time_updates
 
-        problem, updates, facts = prepared.problem, prepared.updates, self.record.facts
+        problem, updates, trial, facts = prepared.problem, prepared.updates, prepared.trial, self.record.facts
+        sampling = self._request.sampling
+        timer = Timer(
+            clock=self._clock,
+            rule=Rule(relative_width=sampling.relative_width, budget_ns=sampling.budget_ns),
+            device=prepared.device,
+            cpus=self._request.cpus,
+            threads=facts["threads"],
+            announce=self._events.block,
+        )
         compiled = probes.compilation()
-        timed = time_updates(problem, updates, prepared.trial, self._clock, Rule())
+        timed = time_updates(problem, updates, trial, timer)
+        singles = time_latency(updates, trial, timer)
         self._phase("gate_after")
         state = probes.compilation()
         probes.assert_compiled_once(compiled, state)
         facts["gate_share"] = max(facts["gate_share"], check_timed(problem, updates, timed))
+        check_singles(problem, updates, singles)
+        inside = prepared.device.inside(lambda steps: updates(*trial.batches(steps)), singles.latency_ns)
         facts |= {"graphs": state.graphs, "graph_breaks": state.breaks, "recompiles": state.recompiles}
-        facts |= timed.facts
+        facts |= timed.facts | {"latency_ns": singles.latency_ns} | inside
 
     def _converge(self, prepared: _Prepared) -> None:
         from harness.training.convergence import train_seeds
@@ -176,6 +198,7 @@ def main() -> None:
     events = claim_stdout()
     events.send("hello", protocol=PROTOCOL)
     request = Request.from_line(sys.stdin.readline())
+    pin(request.cpus)
     worker = Worker(request, events)
     started = time.time()
     try:
@@ -192,6 +215,9 @@ def main() -> None:
     worker.record.facts["peak_rss_bytes"] = _peak_rss_bytes()
     worker.record.facts["started_unix_s"] = started
     events.send("record", record=worker.record.to_json())
+    # What the record says is all that is wanted: taking torch down in good order would cost another second.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _die_with_parent() -> None:
@@ -200,7 +226,10 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-_TIMES = ("step_ns", "step_median_ns", "step_min_ns", "blocks_ns")
+_TIMES = (
+    *("step_ns", "step_median_ns", "step_min_ns", "latency_ns", "device_ns", "kernel_ns", "energy_per_step_j"),
+    *("blocks_ns", "counted", "timed_ns"),
+)
 
 
 def _outcome_of(error: Exception) -> Outcome:

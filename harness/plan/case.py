@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePosixPath
 from typing import Any, Self
 
-from harness.plan.catalogue import DTYPES, label, resolve
+from harness.plan.catalogue import DTYPES, label, named, resolve
 from harness.plan.errors import PlanError
+from harness.plan.text import shown
 
 MAX_BATCH_SIZE = 2**28
 MAX_THREADS = 4096
@@ -46,30 +48,58 @@ class Case:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read `to_json`'s object; raises TypeError for unknown or missing fields."""
-        return cls(**fields)
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Read `to_json`'s object.
+
+        Raises TypeError for unknown or missing fields, PlanError for a value that `checked` would not have let
+        through. Nothing is looked up: a file may have been deleted since, and a name be another installation's.
+        """
+        case = cls(**stored)
+        for kind in ("workload", "engine"):
+            reference = getattr(case, kind)
+            if not isinstance(reference, str):
+                raise PlanError(f"{kind} {shown(reference)}: must be a text")
+            named(kind, reference)
+            path = PurePosixPath(reference.rpartition(":")[0])
+            if ":" in reference and not (path.is_absolute() and ".." not in path.parts):
+                raise PlanError(f"{kind} {shown(reference)}: must have an absolute path")
+        _check_values(case)
+        return case
 
 
 def checked(case: Case) -> Case:
     """Return the case with its references resolved; raises PlanError for a value that cannot be measured."""
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", case.device):
+    for part in fields(case)[:4]:
+        if not isinstance(getattr(case, part.name), str):
+            raise PlanError(f"{part.name} {shown(getattr(case, part.name))}: use a name in quotes")
+    _check_values(case)
+    return replace(case, workload=resolve("workload", case.workload), engine=resolve("engine", case.engine))
+
+
+def _check_values(case: Case) -> None:
+    """Raise PlanError unless device, dtype, batch size and threads are such as can be measured somewhere."""
+    known_device(case.device)
+    if case.dtype not in DTYPES:
+        raise PlanError(f"dtype {shown(case.dtype)}: use {' or '.join(DTYPES)}")
+    whole_number("batch size", case.batch_size, 1, MAX_BATCH_SIZE)
+    if case.threads is not None:
+        whole_number("threads", case.threads, 1, MAX_THREADS)
+
+
+def known_device(device: object) -> str:
+    """Return the name of a device if it is one; raises PlanError otherwise."""
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", device):
         hint = {
             "mps": "Apple's GPU is not supported; use --device cpu",
             "hip": "ROCm is not supported; use --device cpu",
             "rocm": "ROCm is not supported; use --device cpu",
-        }.get(case.device.partition(":")[0], "use cpu, cuda or cuda:N")
-        raise PlanError(f"device {case.device!r}: {hint}")
-    if case.dtype not in DTYPES:
-        raise PlanError(f"dtype {case.dtype!r}: use {' or '.join(DTYPES)}")
-    whole_number("batch size", case.batch_size, 1, MAX_BATCH_SIZE)
-    if case.threads is not None:
-        whole_number("threads", case.threads, 1, MAX_THREADS)
-    return replace(case, workload=resolve("workload", case.workload), engine=resolve("engine", case.engine))
+        }.get(str(device)[:9].partition(":")[0], "use cpu, cuda or cuda:N")
+        raise PlanError(f"device {shown(device)}: {hint}")
+    return device
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:
     """Return `value` if it is an int within [low, high]; raises PlanError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise PlanError(f"{name} {value!r}: use a whole number from {low} to {high}")
+        raise PlanError(f"{name} {shown(value)}: use a whole number from {low} to {high}")
     return value

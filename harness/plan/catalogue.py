@@ -6,12 +6,14 @@ Names are looked up here, then among the entry points of installed packages (gro
 
 import difflib
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from harness.plan.errors import PlanError
+from harness.plan.text import printable, shown
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,17 @@ CATALOGUES: Mapping[str, Mapping[str, Entry]] = {"engine": ENGINES, "workload": 
 
 DTYPES = ("float32", "float64")
 
+# A name goes into case ids, CSV cells and onto terminals: none of their readers sees anything special in it.
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
+_SAFE_CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_LONGEST_REFERENCE = 4096  # a path that Linux opens is no longer
+_LISTED = 20
+
 
 @functools.cache
 def installed(kind: str) -> dict[str, EntryPoint]:
-    """Engines or workloads (`kind`) that installed packages offer, by name."""
-    return {point.name: point for point in entry_points(group=GROUPS[kind])}
+    """Engines or workloads (`kind`) that installed packages offer, by name; without those of unsafe name."""
+    return {point.name: point for point in entry_points(group=GROUPS[kind]) if SAFE_NAME.fullmatch(point.name)}
 
 
 def resolve(kind: str, name: str) -> str:
@@ -83,27 +91,54 @@ def resolve(kind: str, name: str) -> str:
     Raises PlanError, naming the nearest known name, when there is none.
     """
     path, colon, attribute = name.rpartition(":")
-    if colon and path.endswith(".py"):
-        try:
-            file = Path(path).expanduser().resolve()
-            found = file.is_file()
-        except (OSError, RuntimeError, ValueError):
-            found = False
-        if not found:
-            raise PlanError(f"{kind} {name!r}: there is no file {path}")
-        if not attribute.isidentifier():
-            raise PlanError(f"{kind} {name!r}: after the colon goes the name of a class in {path}")
-        return f"{file}:{attribute}"
-    if name in CATALOGUES[kind] or name in installed(kind):
-        return name
-    raise unknown(kind, name, [*CATALOGUES[kind], *installed(kind)])
+    if not (colon and path.endswith(".py")):
+        if name in CATALOGUES[kind] or name in installed(kind):
+            return name
+        raise unknown(kind, name, [*CATALOGUES[kind], *installed(kind)])
+    if len(name) > _LONGEST_REFERENCE:
+        raise PlanError(f"{kind} {shown(name)}: is longer than {_LONGEST_REFERENCE} characters")
+    try:
+        file = Path(path).expanduser().resolve()
+        found = file.is_file()
+    except (OSError, RuntimeError, ValueError):
+        found = False
+    if not found:
+        raise PlanError(f"{kind} {shown(name)}: there is no file {printable(path, 200)}")
+    if not attribute.isidentifier():
+        raise PlanError(f"{kind} {shown(name)}: after the colon goes the name of a class in {printable(path, 200)}")
+    return named(kind, f"{file}:{attribute}")
+
+
+def named(kind: str, reference: str) -> str:
+    """Return a reference to an engine or workload (`kind`) whose label is safe; nothing is looked up.
+
+    Raises PlanError, which says what to rename, for one that is no name and no `path/to/file.py:Name`, or whose name
+    holds what a spreadsheet, a shell or a terminal might take for more than a name.
+    """
+    if len(reference) > _LONGEST_REFERENCE:
+        raise PlanError(f"{kind} {shown(reference)}: is longer than {_LONGEST_REFERENCE} characters")
+    path, colon, attribute = reference.rpartition(":")
+    if not colon:
+        if SAFE_NAME.fullmatch(reference):
+            return reference
+        raise PlanError(f"{kind} {shown(reference)}: is no name; use letters, digits and . _ + -")
+    file = path.rpartition("/")[2]
+    if not (SAFE_NAME.fullmatch(file) and file.endswith(".py")):
+        raise PlanError(
+            f"{kind} {shown(reference)}: rename the file {shown(file)}: its name may have letters (a to z), digits and "
+            ". _ + -, begins with a letter, digit or _, and ends with .py"
+        )
+    if not _SAFE_CLASS.fullmatch(attribute):
+        raise PlanError(f"{kind} {shown(reference)}: rename {shown(attribute)}: letters (a to z), digits and _")
+    return reference
 
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> PlanError:
     """Return the error for a name that is not among the known ones, with the nearest of them."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}, or path/to/file.py:Name"
-    return PlanError(f"unknown {kind} {name!r}: {hint}")
+    near = difflib.get_close_matches(name[:200], known, n=1)
+    listed = ", ".join([*known[:_LISTED], *(["…"] if len(known) > _LISTED else [])])
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {listed}, or path/to/file.py:Name"
+    return PlanError(f"unknown {kind} {shown(name)}: {hint}")
 
 
 def label(reference: str) -> str:

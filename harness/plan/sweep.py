@@ -2,20 +2,34 @@
 
 import itertools
 import random
+import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
-from harness.plan.case import MAX_BATCH_SIZE, Case, checked, whole_number
-from harness.plan.catalogue import ENGINES, installed, label, unknown
+from harness.plan.case import Case, checked, whole_number
+from harness.plan.catalogue import ENGINES, installed, label, named, unknown
 from harness.plan.errors import PlanError
-from harness.plan.targets import ThroughputTarget
+from harness.plan.presets import PRESETS, Sampling
+from harness.plan.reading import read_regular
+from harness.plan.targets import ThroughputTarget, only_known
+from harness.plan.text import printable, shown
 
-PRESETS: Mapping[str, int] = {"quick": 3, "standard": 5, "rigorous": 12}
 MAX_CASES = 10_000
+MAX_ROUNDS = 1000
+MAX_SEEDS = 100_000
+# Together: what a run writes must be small enough to be read again. A process takes seconds, so nobody waits for more.
+MAX_PROCESSES = 200_000  # 4 kB each in the journal
+MAX_TRAININGS = 1_000_000  # 160 bytes each in the journal
+MAX_TARGETS = 100  # all of them may end up in one cell of the summary
+
+_MAX_FILE = 2**20  # ten thousand cases written one by one
+# tomllib takes time that grows with the square of the parts of a dotted key, which a sweep does not need at all.
+_DOTTED_KEY = re.compile(r"""(?:\.[ \t]*(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+){32}""")
 
 
 @dataclass(frozen=True)
@@ -40,14 +54,18 @@ class Sweep:
     named_engines: engines that the user named, by a flag or in a file: `unsupported` is a failure for these.
     targets: throughput targets.
     order_seed: seed of the random order of the cases in each round.
+    sampling: how long each process times.
+    cold: whether each case has a compile cache of its own, empty in its first round.
     """
 
     cases: tuple[Case, ...]
-    rounds: int = PRESETS["quick"]
+    rounds: int = PRESETS["quick"].rounds
     seeds: int = 64
     named_engines: tuple[str, ...] = ()
     targets: tuple[ThroughputTarget, ...] = field(default=())
     order_seed: int = 0
+    sampling: Sampling = PRESETS["quick"].sampling
+    cold: bool = False
 
     def schedule(self) -> Iterator[tuple[int, Case]]:
         """Yield (round, case): every case once a round, in seeded random order, so that drift hits all alike."""
@@ -61,20 +79,45 @@ class Sweep:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Read `to_json`'s object; raises TypeError or KeyError when it is something else."""
-        return cls(
-            **{
-                **stored,
-                "cases": tuple(Case.from_json(case) for case in stored["cases"]),
-                "named_engines": tuple(stored["named_engines"]),
-                "targets": tuple(ThroughputTarget(**target) for target in stored["targets"]),
-            }
+    def from_json(cls, stored: object) -> Self:
+        """Read `to_json`'s object; raises PlanError, in one line, for anything that `plan_sweep` would not have made.
+
+        Engines and workloads are not looked up: a user's file may have been deleted since.
+        """
+        if not isinstance(stored, dict):
+            raise PlanError(f"sweep {shown(stored)}: must be an object")
+        only_known(stored, {part.name for part in fields(cls)})
+        lists = {name: stored.get(name) for name in ("cases", "named_engines", "targets")}
+        for name, values in lists.items():
+            if not isinstance(values, list | tuple):
+                raise PlanError(f"sweep: {name} {shown(values)}: must be a list")
+        cases = tuple(_stored_case(case) for case in stored["cases"])
+        for engine in stored["named_engines"]:
+            named("engine", engine if isinstance(engine, str) else "")
+        sweep = cls(
+            cases=cases,
+            rounds=whole_number("rounds", stored.get("rounds"), 1, MAX_ROUNDS),
+            seeds=whole_number("seeds", stored.get("seeds"), 1, MAX_SEEDS),
+            named_engines=tuple(stored["named_engines"]),
+            targets=tuple(_stored_target(target) for target in stored["targets"]),
+            order_seed=whole_number("order_seed", stored.get("order_seed"), 0, 2**63),
+            sampling=_stored_sampling(stored.get("sampling", {})),
+            cold=_flag("cold", stored.get("cold", False)),
         )
+        _check_size(sweep, "sweep")
+        return sweep
 
 
-def plan_sweep(file: Path | None, axes: Axes, *, rounds: int | None = None, seeds: int | None = None) -> Sweep:
-    """Make a sweep of a TOML file (None: the standard one) and of flags, which win.
+def plan_sweep(
+    file: Path | None,
+    axes: Axes,
+    *,
+    preset: str | None = None,
+    rounds: int | None = None,
+    seeds: int | None = None,
+    cold: bool = False,
+) -> Sweep:
+    """Make a sweep of a TOML file (None: the standard one) and of flags, which win; preset: a name in PRESETS.
 
     Raises PlanError, in one line, for anything that cannot be measured.
     """
@@ -83,88 +126,162 @@ def plan_sweep(file: Path | None, axes: Axes, *, rounds: int | None = None, seed
     grids = document.get("grid", [])
     if not isinstance(grids, list) or not grids:
         raise PlanError(f"{source}: needs at least one [[grid]]")
+    size = 0
+    for grid in grids:
+        size += _grid_size(grid, axes, source)
+        if size > MAX_CASES:  # said before they are made
+            raise PlanError(f"{source}: {size} cases are more than the {MAX_CASES} that one run may have")
     cases = tuple(dict.fromkeys(case for grid in grids for case in _cases(grid, axes, source)))
-    ids = [case.case_id for case in cases]
-    if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
-        raise PlanError(f"two different cases are called {twice}: rename one of the files")
     targets = document.get("target", [])
     if not isinstance(targets, list):
         raise PlanError(f"{source}: write targets as [[target]]")
+    if len(targets) > MAX_TARGETS:
+        raise PlanError(f"{source}: {len(targets)} targets are more than the {MAX_TARGETS} that one run may have")
     judged = [_target(target, source) for target in targets]
     known = {label(case.engine): None for case in cases} | dict.fromkeys([*ENGINES, *installed("engine")])
     for target in judged:
         if label(target.engine) not in known:
             raise unknown("engine", target.engine, list(known))
-    return Sweep(
+    thorough = PRESETS[preset or "quick"]
+    wanted = thorough.rounds if preset else document.get("rounds", thorough.rounds)
+    sweep = Sweep(
         cases=cases,
-        rounds=whole_number("rounds", document.get("rounds", 3) if rounds is None else rounds, 1, 1000),
-        seeds=whole_number("seeds", document.get("seeds", 64) if seeds is None else seeds, 1, 1_000_000),
+        rounds=whole_number("rounds", wanted if rounds is None else rounds, 1, MAX_ROUNDS),
+        seeds=whole_number("seeds", document.get("seeds", 64) if seeds is None else seeds, 1, MAX_SEEDS),
         named_engines=tuple(dict.fromkeys(case.engine for case in cases)) if axes.engine or file else (),
         targets=tuple(judged),
         order_seed=whole_number("order_seed", document.get("order_seed", 0), 0, 2**63),
+        sampling=thorough.sampling,
+        cold=cold,
     )
+    _check_size(sweep, source)
+    return sweep
 
 
 def _read(file: Path | None) -> tuple[str, dict[str, Any]]:
     if file is None:
         return "standard sweep", tomllib.loads((files("harness.plan") / "standard.toml").read_text("utf-8"))
+    source = printable(str(file))
     try:
-        return str(file), tomllib.loads(file.read_text("utf-8"))
+        return source, tomllib.loads(_without_long_keys(read_regular(file, _MAX_FILE).decode("utf-8")))
     except OSError as error:
-        raise PlanError(f"{file}: cannot be read: {error.strerror}") from error
+        raise PlanError(f"{source}: cannot be read: {error.strerror}") from error
+    except PlanError:
+        raise
     except ValueError as error:  # not TOML, or not UTF-8
-        raise PlanError(f"{file}: is not valid TOML: {error}") from error
+        raise PlanError(f"{source}: is not valid TOML: {printable(str(error), 200)}") from error
+    except RecursionError as error:
+        raise PlanError(f"{source}: is not valid TOML: it is nested too deeply") from error
 
 
-def _cases(grid: object, axes: Axes, source: str) -> Iterator[Case]:
+def _without_long_keys(text: str) -> str:
+    if _DOTTED_KEY.search(text):
+        raise ValueError("a name in it has more than 32 dotted parts")
+    return text
+
+
+def _grid_size(grid: object, axes: Axes, source: str) -> int:
+    size = 1
+    for values in _axis_values(grid, axes, source).values():
+        size *= len(values)
+    return size
+
+
+def _axis_values(grid: object, axes: Axes, source: str) -> dict[str, Sequence[Any]]:
+    """Return what each axis of a grid holds, flags before the file; raises PlanError where one is missing or empty."""
     if not isinstance(grid, dict):
         raise PlanError(f"{source}: write grids as [[grid]]")
     names = [axis.name for axis in fields(Axes)]
     _only(grid, set(names), f"{source}: [[grid]]")
     defaults: dict[str, list[Any]] = {"device": ["cpu"], "dtype": ["float32"], "threads": [None]}
-    values: list[Sequence[Any]] = []
+    values: dict[str, Sequence[Any]] = {}
     for name in names:
         value = getattr(axes, name) or grid.get(name, defaults.get(name))
         if value is None:
             raise PlanError(f"{source}: a [[grid]] has no {name}")
-        values.append(value if isinstance(value, list | tuple) else [value])
-        if not values[-1]:
+        values[name] = value if isinstance(value, list | tuple) else [value]
+        if not values[name]:
             raise PlanError(f"{source}: {name} of a [[grid]] is empty")
-    size = 1
-    for value in values:
-        size *= len(value)
-    if size > MAX_CASES:
-        raise PlanError(f"{source}: {size} cases are more than the {MAX_CASES} that one run may have")
-    order = [names.index(name) for name in ("workload", "batch_size", "engine", "device", "dtype", "threads")]
-    for combination in itertools.product(*(values[index] for index in order)):
+    return values
+
+
+def _cases(grid: object, axes: Axes, source: str) -> Iterator[Case]:
+    values = _axis_values(grid, axes, source)
+    order = ("workload", "batch_size", "engine", "device", "dtype", "threads")
+    for combination in itertools.product(*(values[name] for name in order)):
         workload, batch_size, engine, device, dtype, threads = combination
-        for name, text in (("workload", workload), ("engine", engine), ("device", device), ("dtype", dtype)):
-            if not isinstance(text, str):
-                raise PlanError(f"{source}: {name} {text!r}: use a name in quotes")
-        yield checked(Case(workload, engine, device, dtype, batch_size, threads))
+        try:
+            yield checked(Case(workload, engine, device, dtype, batch_size, threads))
+        except PlanError as error:
+            raise PlanError(f"{source}: {error}") from error
 
 
 def _target(target: object, source: str) -> ThroughputTarget:
-    where = f"{source}: [[target]]"
     if not isinstance(target, dict):
         raise PlanError(f"{source}: write targets as [[target]]")
-    _only(target, {part.name for part in fields(ThroughputTarget)}, where)
-    ratio = target.get("min_ratio_to_autograd")
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1e6:
-        raise PlanError(f"{where}: min_ratio_to_autograd must be a number above 0")
-    if not isinstance(target.get("engine"), str):
-        raise PlanError(f"{where}: engine must name one engine")
-    if not isinstance(target.get("workload", ""), str):
-        raise PlanError(f"{where}: workload must name one workload")
-    if target.get("device", "cpu") not in ("cpu", "cuda"):
-        raise PlanError(f"{where}: device must be cpu or cuda")
-    for bound in ("min_batch_size", "max_batch_size"):
-        whole_number(f"{where}: {bound}", target.get(bound, 1), 1, MAX_BATCH_SIZE)
-    return replace(ThroughputTarget(**target), min_ratio_to_autograd=float(ratio))
+    try:
+        return ThroughputTarget.from_table(target)
+    except PlanError as error:
+        raise PlanError(f"{source}: [[target]]: {error}") from error
+
+
+def _stored_case(case: object) -> Case:
+    if not isinstance(case, dict):
+        raise PlanError(f"sweep: case {shown(case)}: must be an object")
+    try:
+        return Case.from_json(case)
+    except TypeError as error:
+        raise PlanError(f"sweep: case {shown(case)}: must have the fields of a case and no other") from error
+    except PlanError as error:
+        raise PlanError(f"sweep: case: {error}") from error
+
+
+def _stored_target(target: object) -> ThroughputTarget:
+    try:
+        return ThroughputTarget.from_table(target)
+    except PlanError as error:
+        raise PlanError(f"sweep: target: {error}") from error
+
+
+def _stored_sampling(stored: object) -> Sampling:
+    if not isinstance(stored, dict):
+        raise PlanError(f"sweep: sampling {shown(stored)}: must be an object")
+    _only(stored, {part.name for part in fields(Sampling)}, "sweep: sampling")
+    sampling = Sampling(**stored)
+    width = sampling.relative_width
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width <= 1:
+        raise PlanError(f"sweep: relative_width {shown(width)}: must be a number above 0 and up to 1")
+    whole_number("sweep: budget_ns", sampling.budget_ns, 1, 10**12)
+    return sampling
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise PlanError(f"{name} {shown(value)}: must be true or false")
+    return value
+
+
+def _check_size(sweep: Sweep, source: str) -> None:
+    """Raise PlanError unless this is one run's work, and its cases can be told from each other."""
+    count = len(sweep.cases)
+    ids = Counter(case.case_id for case in sweep.cases)
+    twice = next((name for name, times in ids.items() if times > 1), None)
+    if twice:
+        raise PlanError(f"two different cases are called {twice}: rename one of the files")
+    for number, what, most in (
+        (count, "cases", MAX_CASES),
+        (len(sweep.targets), "targets", MAX_TARGETS),
+        (count * sweep.rounds, "processes (cases × rounds)", MAX_PROCESSES),
+        (count * sweep.seeds, "trainings (cases × seeds)", MAX_TRAININGS),
+    ):
+        if number > most:
+            raise PlanError(f"{source}: {number} {what} are more than the {most} that one run may have")
+    if not count:
+        raise PlanError(f"{source}: has no cases")
 
 
 def _only(table: Mapping[str, Any], known: set[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise PlanError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(known))}")
+    try:
+        only_known(table, known)
+    except PlanError as error:
+        raise PlanError(f"{where}: {error}") from error

@@ -26,6 +26,8 @@ _STYLE = {
     "interrupted": "yellow",
     "": "dim",
 }
+# Shares of disturbed blocks that are shown in the table, and that get a line of their own.
+_AUDIBLE, _LOUD = 0.05, 0.25
 _UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
 
 
@@ -64,6 +66,9 @@ def show_summary(console: Console, summary: pd.DataFrame, *, only_wrong: bool = 
                 _say(console, status.upper(), status, f"{row['case_id']}: {text}")
         if row["outcome"] != "ok" and "missed: " not in row["targets"]:
             _say(console, row["outcome"], row["outcome"], f"{row['case_id']}: {row['reason']}")
+        if row["disturbed_share"] >= _LOUD:
+            text = f"{row['case_id']}: {row['disturbed_share']:.0%} of its blocks: {row['disturbances']}"
+            _say(console, "DISTURBED", "undecided", text)
 
 
 def _say(console: Console, word: str, style: str, text: str) -> None:
@@ -78,20 +83,28 @@ _COLUMNS: tuple[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int],
     ("outcome", lambda row: _word(row["outcome"]), 0),
     ("step", lambda row: duration(row["step_ns"]), 0),
     ("±", lambda row: _half_width(row["step_ns"], row["step_ns_low"], row["step_ns_high"]), 4),
+    ("latency", lambda row: duration(row["latency_ns"]) if _on_gpu(row) else "", 3),
+    ("device", lambda row: duration(row["device_ns"]), 3),
     ("samples/s", lambda row: _number(row["samples_per_s"], ".3g"), 3),
     ("× autograd", lambda row: _ratio(row), 0),
     ("loss p50", lambda row: _number(row["loss_p50"], ".4f"), 2),
     ("converged", lambda row: _share(row), 5),
     ("first call cold/warm", lambda row: _first_calls(row), 1),
+    ("disturbed", lambda row: _disturbed(row), 2),
     ("targets", lambda row: _word({"yes": "met", "no": "missed"}.get(row["targets_met"], row["targets_met"])), 0),
 )
-_NUMBERS = {"batch", "step", "±", "samples/s", "× autograd", "loss p50", "converged", "first call cold/warm"}
+_NUMBERS = {"batch", "step", "±", "latency", "device", "samples/s", "× autograd", "loss p50", "converged"}
+_NUMBERS |= {"first call cold/warm"}
+# Left out where no row has anything there.
+_OPTIONAL = {"latency", "device", "disturbed"}
 
 
 def _summary_table(console: Console, summary: pd.DataFrame) -> Table:
     """Draw the summary with as many columns as the terminal is wide."""
+    rows = summary.to_dict("records")
+    shown = [each for each in _COLUMNS if each[0] not in _OPTIONAL or any(str(each[1](row)) for row in rows)]
     for given_up in range(max(order for _, _, order in _COLUMNS) + 1):
-        kept = [column for column in _COLUMNS if column[2] == 0 or column[2] > given_up]
+        kept = [column for column in shown if column[2] == 0 or column[2] > given_up]
         table = _table(summary, kept)
         if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
             break
@@ -137,16 +150,20 @@ def show_baseline(console: Console, verdicts: Sequence[BaselineVerdict], *, only
         verdicts = [verdict for verdict in verdicts if verdict.status not in ("met", "new", "not run")]
         if not verdicts:
             return
-    table = Table(
-        title="against the baseline",
-        caption=f"× baseline: above 1 is faster. Two sessions of a machine differ: {MARGIN:.1%} slower is allowed, "
-        f"from an assumed {SESSION_SPREAD:.0%} between sessions",
+    caption = (
+        f"× baseline: above 1 is faster. Two sessions of a machine differ: {MARGIN:.1%} slower is allowed, "
+        f"from an assumed {SESSION_SPREAD:.0%} between sessions"
     )
-    for name in ("case", "× baseline", "verdict"):
-        table.add_column(name, justify="right" if name == "× baseline" else "left")
+    noisy = any(verdict.margin_from == "noise" for verdict in verdicts)
+    if noisy:
+        caption += "; more where this machine's own noise, as measured, is larger than that"
+    table = Table(title="against the baseline", caption=caption)
+    for name in ("case", "× baseline", *(["allowed"] if noisy else []), "verdict"):
+        table.add_column(name, justify="right" if name in ("× baseline", "allowed") else "left")
     for verdict in verdicts:
         interval = "" if math.isnan(verdict.ratio) else f"{verdict.ratio:.3f} [{verdict.low:.3f}, {verdict.high:.3f}]"
-        table.add_row(Text(verdict.case_id), interval, _word(verdict.status))
+        allowed = [] if not noisy else [f"{verdict.margin:.1%} ({verdict.margin_from})" if interval else ""]
+        table.add_row(Text(verdict.case_id), interval, *allowed, _word(verdict.status))
     console.print(table)
 
 
@@ -201,6 +218,17 @@ def _ratio(row: Mapping[Hashable, Any]) -> str:
 
 def _share(row: Mapping[Hashable, Any]) -> str:
     return "" if math.isnan(row["converged_share"]) else f"{row['converged_share']:.0%} of {row['seeds']:.0f}"
+
+
+def _on_gpu(row: Mapping[Hashable, Any]) -> bool:
+    return str(row["device"]).startswith("cuda")
+
+
+def _disturbed(row: Mapping[Hashable, Any]) -> str:
+    """Return the share of disturbed blocks and what disturbed most of them."""
+    if not row["disturbed_share"] >= _AUDIBLE:
+        return ""
+    return f"{row['disturbed_share']:.0%} {row['disturbances'].partition(',')[0].rpartition(' ')[0]}"
 
 
 def _first_calls(row: Mapping[Hashable, Any]) -> str:

@@ -1,16 +1,20 @@
 """Runs a sweep on this machine: one fresh process after the other, each finished record kept before the next."""
 
 import itertools
+import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from harness.measuring.cpus import Placement
 from harness.measuring.protocol import Request
 from harness.plan.case import Case
 from harness.plan.outcome import Outcome
 from harness.plan.sweep import Sweep
 from harness.running.journal import Journal
 from harness.running.launcher import Launcher
+from harness.running.records import check_entry
 
 
 class Observer(Protocol):
@@ -35,24 +39,33 @@ class Observer(Protocol):
 
 @dataclass
 class Progress:
-    """What a run has already: which rounds of which cases, and which cases have ended without a time."""
+    """What a run has already.
+
+    finished: rounds of cases. without_time: cases that have ended without one. attempts: how often each round of a case
+    was begun; one that was interrupted is begun again.
+    """
 
     finished: set[tuple[str, int]] = field(default_factory=set)
     without_time: set[str] = field(default_factory=set)
+    attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, records: Iterable[Mapping[str, Any]]) -> "Progress":
-        """Return the progress that these records of a journal stand for."""
+    def of(cls, entries: Iterable[Mapping[str, Any]]) -> "Progress":
+        """Return the progress that these entries of a journal stand for."""
         progress = cls()
-        for record in records:
-            progress.add(record)
+        for entry in entries:
+            progress.add(entry)
         return progress
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Count one finished record."""
-        self.finished.add((record["case_id"], record["round"]))
-        if record["outcome"] != Outcome.OK:
-            self.without_time.add(record["case_id"])
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Count one attempt or one finished record."""
+        key = (entry["case_id"], entry["round"])
+        if entry["kind"] == "attempt":
+            self.attempts[key] += 1
+            return
+        self.finished.add(key)
+        if entry["outcome"] != Outcome.OK:
+            self.without_time.add(entry["case_id"])
 
     def needs(self, case: Case, round_number: int) -> bool:
         """Whether this round of the case is still to be measured.
@@ -65,12 +78,13 @@ class Progress:
 def execute(
     sweep: Sweep,
     progress: Progress,
-    launcher: Launcher,
+    launcher: Callable[[Case], Launcher],
     journal: Journal,
     observer: Observer,
+    place: Callable[[Case], Placement],
     after_round: Callable[[], None] = lambda: None,
 ) -> None:
-    """Measure whatever the sweep holds and `progress` lacks.
+    """Measure whatever the sweep holds and `progress` lacks; launcher(case) starts it, place(case) says on which CPUs.
 
     KeyboardInterrupt ends the running case without a record and is raised on; everything before it is kept.
     """
@@ -79,11 +93,28 @@ def execute(
             if not progress.needs(case, round_number):
                 observer.case_skipped(round_number, case)
                 continue
+            key = {"case_id": case.case_id, "round": round_number}
+            attempt = {"kind": "attempt", **key}
+            journal.append(attempt)
+            progress.add(attempt)
             observer.case_started(round_number, case)
-            request = Request(case, round_number, seeds=sweep.seeds if round_number == 0 else 0)
-            measured = launcher.measure(request, observer.phase_started)
-            record = {"kind": "record", "case_id": case.case_id, "round": round_number, **measured}
+            seeds, where = sweep.seeds if round_number == 0 else 0, place(case)
+            request = Request(case, round_number, seeds, sweep.sampling, where.worker, where.threads)
+            measured = launcher(case).measure(request, observer.phase_started)
+            ours = {"kind": "record", **key, "attempts": progress.attempts[case.case_id, round_number]}
+            record = _readable({**measured, **ours}, sweep.rounds, ours)
             journal.append(record)
             progress.add(record)
             observer.case_finished(round_number, case, record)
         after_round()
+
+
+def _readable(record: dict[str, Any], rounds: int, ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record, or one that says what is wrong with it: a worker's nonsense must not spoil the journal."""
+    try:
+        check_entry(record, [ours["case_id"]], rounds)
+        json.dumps(record, allow_nan=False)
+    except ValueError as error:  # PlanError is one
+        reason = f"the worker's record makes no sense: {error}"
+        return {**ours, "outcome": Outcome.CRASHED, "reason": reason, "seconds": record.get("seconds")}
+    return record

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +19,23 @@ from typing import IO, Any
 import harness
 from harness.measuring.protocol import PROTOCOL, Request
 from harness.plan.outcome import Outcome
+from harness.running.outside import witnessed
+from harness.running.records import MAX_LINE_BYTES
 
 # -P keeps the folder the user stands in off the import path: a folder named `harness` there is not this program.
 WORKER = (sys.executable, "-P", "-m", "harness.measuring.worker")
 DEFAULT_TIMEOUT_S = 600.0
 _EXIT_S = 30.0
 _WAKE_S = 3600.0
+_TERM_S = 10.0
+# Worker and whatever it started carry this in their environment, also when they have left its process group.
+_MARK = "HARNESS_WORKER"
 
 
 def worker_environment(cache: Path) -> dict[str, str]:
-    """Return the environment of the workers of one run: the caller's, but with compile caches of the run's own."""
+    """Return the environment of the workers of one run: the caller's, but with caches of the run's own."""
+    temporary = cache / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
     path = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     package = str(Path(harness.__file__).parent.parent)
     if package != sysconfig.get_path("purelib"):  # a checkout that is not installed
@@ -37,6 +45,10 @@ def worker_environment(cache: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TRITON_CACHE_DIR": str(cache / "triton"),
+        "TORCH_EXTENSIONS_DIR": str(cache / "extensions"),
+        "CUDA_CACHE_PATH": str(cache / "cuda"),
+        # Where inductor keeps compiled headers, whatever its cache folder is.
+        "TMPDIR": str(temporary),
         # No compile workers that run on beside the timing.
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
@@ -51,6 +63,15 @@ class _Conversation:
     fault: str = ""
     pending: bytes = b""
     since: float = field(default_factory=time.monotonic)
+    phases_ns: dict[str, int] = field(default_factory=dict)
+    began_ns: int | None = None
+    brackets: list[tuple[int, int]] = field(default_factory=list)
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase, and count the one before it."""
+        now = time.monotonic()
+        self.phases_ns[self.phase] = self.phases_ns.get(self.phase, 0) + int((now - self.since) * 1e9)
+        self.phase, self.since = phase, now
 
 
 @dataclass(frozen=True)
@@ -58,12 +79,13 @@ class Launcher:
     """Runs workers, one at a time.
 
     environment: of the workers. command: starts one; tests put other programs here. timeout_s: the longest that any
-    phase of a case may take.
+    phase of a case may take. term_s: how long a worker that must end may take for it before it is killed.
     """
 
     environment: Mapping[str, str]
     command: Sequence[str] = WORKER
     timeout_s: float = DEFAULT_TIMEOUT_S
+    term_s: float = _TERM_S
 
     def measure(self, request: Request, on_phase: Callable[[str], None] = lambda _phase: None) -> dict[str, Any]:
         """Measure one case in a fresh process and return its record, always with `outcome` and `reason`.
@@ -77,36 +99,44 @@ class Launcher:
         with tempfile.TemporaryFile() as stderr, self._process(stderr) as process:
             timed_out = not self._listen(process, request, said, on_phase)
             if timed_out or said.fault:
-                _kill(process)
+                self._end(process)
             try:
                 process.wait(_EXIT_S)
             except subprocess.TimeoutExpired:
-                said.fault = said.fault or "it closed its event stream but did not exit"
-                _kill(process)
-            record = said.record
-            if record is None:
+                closed = "it closed its event stream but did not exit"
+                said.fault = said.fault or (closed if said.record is None else "it answered but did not exit")
+                self._end(process)
+            if said.record is None or said.fault:
                 record = self._ended_early(process.wait(), said, stderr, oom_kills, timed_out=timed_out)
-            elif record["outcome"] == Outcome.CRASHED:
-                record["stderr"] = _tail(stderr)
-        return {**record, "seconds": time.monotonic() - started}
+            else:
+                record = _witnessed(said.record, said.brackets)
+                if record["outcome"] == Outcome.CRASHED:
+                    record["stderr"] = _tail(stderr)
+        said.enter("")
+        return {**record, "phases_ns": said.phases_ns, "seconds": time.monotonic() - started}
 
     @contextlib.contextmanager
     def _process(self, stderr: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
         """Start a worker in a process group of its own; whatever happens, none of the group outlives this block."""
+        mark = uuid.uuid4().hex
         process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=dict(self.environment),
+            env={**self.environment, _MARK: mark},
             # A terminal's Ctrl-C is the parent's to handle.
             start_new_session=True,
         )
         try:
             yield process
+        except BaseException:
+            self._end(process)
+            raise
         finally:
             _kill(process)
             process.wait()
+            _kill_marked(mark)
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     with contextlib.suppress(BrokenPipeError):
@@ -131,22 +161,38 @@ class Launcher:
             if hasattr(os, "pidfd_open"):  # Linux: a child that the worker left behind may hold the stream open
                 ended = stack.enter_context(os.fdopen(os.pidfd_open(process.pid), "rb"))
                 selector.register(ended, selectors.EVENT_READ)
-            while said.record is None and not said.fault:
-                left = said.since + self.timeout_s - time.monotonic()
+            while not said.fault:
+                # Who has answered has only to end.
+                longest = self.timeout_s if said.record is None else _EXIT_S
+                left = said.since + longest - time.monotonic()
                 if left <= 0:
-                    return False
+                    return said.record is not None
                 ready = [key.fileobj for key, _ in selector.select(min(left, _WAKE_S))]
                 if not ready:
                     continue
                 if process.stdout not in ready:  # the worker has ended, and everything that it wrote is read
                     break
                 chunk = os.read(process.stdout.fileno(), 1 << 20)
+                heard_ns = time.monotonic_ns()
                 if not chunk:
                     break
                 *lines, said.pending = (said.pending + chunk).split(b"\n")
+                if len(said.pending) > MAX_LINE_BYTES:
+                    said.fault = f"the worker wrote a line of more than {MAX_LINE_BYTES >> 20} MiB"
                 for line in lines:
-                    _hear(line, said, on_phase)
+                    if not said.fault:  # the first is what went wrong
+                        _hear(line, heard_ns, said, on_phase)
+        if said.pending.strip() and not said.fault:
+            said.fault = f"the worker wrote half an event: {said.pending[:80]!r}"
         return True
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """Ask the process group to end, wait, and kill what is left of it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(self.term_s)
+        _kill(process)
 
     def _ended_early(
         self, code: int, said: _Conversation, stderr: IO[bytes], oom_kills: int, *, timed_out: bool
@@ -156,7 +202,7 @@ class Launcher:
         if timed_out:
             outcome, reason = Outcome.TIMEOUT, f"took longer than {self.timeout_s:g} s in phase {said.phase}"
         elif said.fault:
-            outcome, reason = Outcome.CRASHED, f"{said.fault} in phase {said.phase}"
+            outcome, reason = Outcome.CRASHED, f"{said.fault}, in phase {said.phase}"
         elif code == -signal.SIGKILL and _oom_kills() > oom_kills:
             outcome, reason = Outcome.OUT_OF_MEMORY, f"killed by the kernel for memory in phase {said.phase}"
         elif code < 0:
@@ -166,26 +212,63 @@ class Launcher:
         return {"outcome": outcome, "reason": reason, "stderr": tail}
 
 
-def _hear(line: bytes, said: _Conversation, on_phase: Callable[[str], None]) -> None:
+def _hear(line: bytes, heard_ns: int, said: _Conversation, on_phase: Callable[[str], None]) -> None:
+    """Take in one event; whatever is none, or comes at the wrong time, is a fault."""
     try:
         event = json.loads(line)
         kind = event["event"]
-        if kind == "phase":
-            said.phase, said.since = str(event["phase"]), time.monotonic()
+        if said.record is not None:
+            said.fault = f"the worker went on after its answer, with event {str(kind)[:80]!r}"
+        elif kind == "phase":
+            said.enter(str(event["phase"]))
+        elif kind == "begin" and said.began_ns is None:
+            said.began_ns = heard_ns
+        elif kind == "end" and said.began_ns is not None:
+            said.brackets.append((said.began_ns, heard_ns))
+            said.began_ns = None
         elif kind == "record":
-            said.record = {**event["record"], "outcome": Outcome(event["record"]["outcome"])}
+            said.record = _checked(event["record"])
+            said.enter("exit")
         elif kind == "hello" and event["protocol"] != PROTOCOL:
             said.fault = f"the worker speaks protocol {event['protocol']}, this program {PROTOCOL}"
-    except (ValueError, KeyError, TypeError):
+        elif kind != "hello":
+            said.fault = f"the worker wrote an event that is unknown, or comes at the wrong time: {str(kind)[:80]!r}"
+    except (ValueError, KeyError, TypeError, RecursionError):
         said.fault = f"the worker wrote something that is no event: {line[:80]!r}"
         return
-    if kind == "phase":
+    if kind == "phase" and not said.fault:
         on_phase(said.phase)
+
+
+def _checked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record whose `outcome` and `reason` are what they must be; raises ValueError, KeyError or TypeError."""
+    if not isinstance(record["reason"], str):
+        raise TypeError("a reason is a text")
+    return {**record, "outcome": Outcome(record["outcome"])}
+
+
+def _witnessed(record: dict[str, Any], brackets: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    try:
+        return witnessed(record, brackets)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reason = f"the worker's record of its blocks makes no sense: {type(error).__name__}: {error}".splitlines()[0]
+        return {"outcome": Outcome.CRASHED, "reason": reason}
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def _kill_marked(mark: str) -> None:
+    """Kill what a worker has started and left behind in another session or process group (Linux)."""
+    wanted = f"{_MARK}={mark}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if wanted in path.read_bytes().split(b"\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+        except (OSError, ValueError):  # it has ended, or is somebody else's
+            continue
 
 
 def _tail(stderr: IO[bytes], size: int = 4000) -> str:

@@ -1,6 +1,7 @@
 """Starts a run or goes on with one: the folder, the journal and the facts that every row will carry."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,15 +10,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness import __version__
+from harness.measuring.cpus import away_from_workers, place
 from harness.measuring.machine import describe_machine, fingerprint, slug
+from harness.plan.case import checked
 from harness.plan.errors import NotComparable, PlanError
+from harness.plan.reading import read_regular
 from harness.plan.sweep import Sweep
+from harness.plan.text import printable, shown
 from harness.running.executor import Observer, Progress, execute
-from harness.running.folder import Revision, digest, make_run_folder, revision
-from harness.running.journal import Journal, read_journal
+from harness.running.folder import Revision, digest, make_run_folder, replaced, revision
+from harness.running.journal import Journal
 from harness.running.launcher import DEFAULT_TIMEOUT_S, Launcher, worker_environment
+from harness.running.records import FORMAT, MACHINE_FILE, read_journal
 
-FORMAT = 1
+_MAX_SOURCE = 2**24  # nobody writes 16 MiB of Python
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,12 @@ def _identity(sweep: Sweep, at: Revision, machine: Machine) -> dict[str, Any]:
         "changes": at.changes,
         "machine": machine.slug,
         "fingerprint": machine.fingerprint,
-        "files": {file: digest(Path(file).read_bytes()) for file in files},
+        "files": {file: digest(read_regular(Path(file), _MAX_SOURCE)) for file in files},
     }
+
+
+def _brief(value: object) -> str:
+    return printable(value, 100) if isinstance(value, str) else shown(value)
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,6 @@ class Session:
         """Make the folder of a new run and its journal; raises PlanError when `out` cannot be written to."""
         at = revision(Path.cwd())
         folder = make_run_folder(out, machine.slug, at)
-        (folder / "machine.json").write_text(json.dumps(machine.facts, indent=2) + "\n", "utf-8")
         header = {
             "format": FORMAT,
             "harness": __version__,
@@ -88,7 +97,14 @@ class Session:
             **_identity(sweep, at, machine),
             "sweep": sweep.to_json(),
         }
-        return cls(folder, sweep, Progress(), Journal.create(folder, header))
+        try:
+            with replaced(folder / MACHINE_FILE) as file:
+                file.write_text(json.dumps(machine.facts, indent=2) + "\n", "utf-8")
+            journal = Journal.create(folder, header)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was measured yet, and what is there cannot be resumed
+            raise PlanError(f"--out {out}: cannot be written to: {error.strerror}") from error
+        return cls(folder, sweep, Progress(), journal)
 
     @classmethod
     def resume(cls, folder: Path) -> "Session":
@@ -96,23 +112,37 @@ class Session:
 
         Raises PlanError when it is none, and NotComparable when commit or machine are not those it was begun with.
         """
-        header, records = read_journal(folder)
-        try:
-            sweep = Sweep.from_json(header["sweep"]) if header["format"] == FORMAT else None
-        except (KeyError, TypeError):
-            sweep = None
-        if sweep is None:
-            raise PlanError(f"{folder}: was written by another version of this program")
+        header, _ = read_journal(folder)
+        sweep = Sweep.from_json(header["sweep"])
+        for case in sweep.cases:
+            checked(case)  # what it is of may not be there any more
         for name, now in _identity(sweep, revision(Path.cwd()), this_machine(sweep)).items():
             if header.get(name) != now:
-                raise NotComparable(f"{folder} cannot be resumed: its {name} is {header.get(name)}, here it is {now}")
-        return cls(folder, sweep, Progress.of(records), Journal.reopen(folder))
+                raise NotComparable(
+                    f"{folder} cannot be resumed: its {name} is {_brief(header.get(name))}, here it is {_brief(now)}"
+                )
+        journal = Journal.reopen(folder)
+        _, records = read_journal(folder)  # once more: until here another process may have added some
+        return cls(folder, sweep, Progress.of(records), journal)
 
     def measure(self, observer: Observer, timeout_s: float | None, after_round: Callable[[], None]) -> None:
-        """Measure what is missing, with a compile cache of this run's own that goes when it ends.
+        """Measure what is missing, with a compile cache of this run's own, or of each case's, that goes when it ends.
 
         after_round() is called when every case of a round is done.
         """
-        with TemporaryDirectory(prefix="harness-cache-", ignore_cleanup_errors=True) as cache:
-            launcher = Launcher(worker_environment(Path(cache)), timeout_s=timeout_s or DEFAULT_TIMEOUT_S)
-            execute(self.sweep, self.progress, launcher, self.journal, observer, after_round)
+        with (
+            TemporaryDirectory(prefix="harness-cache-", ignore_cleanup_errors=True) as cache,
+            away_from_workers() as allowed,
+        ):
+            execute(
+                self.sweep,
+                self.progress,
+                lambda case: Launcher(
+                    worker_environment(Path(cache) / (digest(case.case_id.encode()) if self.sweep.cold else "run")),
+                    timeout_s=timeout_s or DEFAULT_TIMEOUT_S,
+                ),
+                self.journal,
+                observer,
+                lambda case: place(case.device, case.threads, allowed),
+                after_round,
+            )

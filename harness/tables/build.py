@@ -1,6 +1,7 @@
 """From the journal's records to the three tables of a run."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,12 @@ import pandas as pd
 
 from harness.plan.case import Case
 from harness.plan.catalogue import label
+from harness.plan.errors import PlanError
 from harness.plan.outcome import Outcome
 from harness.plan.sweep import Sweep
 from harness.plan.targets import ConvergenceTargets
-from harness.tables.columns import CONVERGENCE, MEASUREMENTS, SCHEMA, SUMMARY, Column
+from harness.tables.cells import Value, checked, series
+from harness.tables.columns import CONVERGENCE, MEASUREMENTS, PHASES, SCHEMA, SUMMARY, Column
 from harness.tables.judge import Judgement, Status, combined, judge_convergence, judge_throughput
 from harness.tables.statistics import log_interval, wilson_interval
 
@@ -32,26 +35,38 @@ class Tables:
 
 
 def build_tables(header: Record, records: Sequence[Record]) -> Tables:
-    """Make the tables of a run from its journal's header and records."""
+    """Make the tables of a run from its journal's header and entries; only finished records count."""
     sweep = Sweep.from_json(header["sweep"])
     identity = {name: header[name] for name in ("run_id", "commit", "dirty", "machine", "fingerprint")}
     identity["schema"] = SCHEMA
     by_case: dict[str, list[Record]] = {case.case_id: [] for case in sweep.cases}
     for record in records:
-        by_case[record["case_id"]].append(record)
+        if record["kind"] == "record":
+            by_case[record["case_id"]].append(record)
 
-    measurements, convergence, summary = [], [], []
+    common_by_case = {
+        case.case_id: {**_labels(case, by_case[case.case_id]), **identity, "case_id": case.case_id}
+        for case in sweep.cases
+    }
+    # First, for it checks every value that the summary is made of.
+    measurements = _frame(
+        [
+            {**_measurement(record), **common}
+            for case_id, common in common_by_case.items()
+            for record in by_case[case_id]
+        ],
+        MEASUREMENTS,
+    )
+    convergence, summary = [], []
     for case in sweep.cases:
-        mine = by_case[case.case_id]
-        common = {**_labels(case, mine), **identity, "case_id": case.case_id}
-        measurements += [{**record, **common} for record in mine]
+        mine, common = by_case[case.case_id], common_by_case[case.case_id]
         seeds: Sequence[Record] = next((record["convergence"] for record in mine if "convergence" in record), [])
         convergence += [{**seed, **common} for seed in seeds]
         yardstick = by_case.get(_yardstick(case, sweep), [])
         if _ending(yardstick)[0] is not Outcome.OK:
             yardstick = []
         summary.append(_summarise(common, mine, seeds, yardstick, sweep))
-    return Tables(_frame(measurements, MEASUREMENTS), _frame(convergence, CONVERGENCE), _frame(summary, SUMMARY))
+    return Tables(measurements, _frame(convergence, CONVERGENCE), _frame(summary, SUMMARY))
 
 
 def _labels(case: Case, records: Sequence[Record]) -> dict[str, Any]:
@@ -64,6 +79,32 @@ def _labels(case: Case, records: Sequence[Record]) -> dict[str, Any]:
         "batch_size": case.batch_size,
         "threads": threads,
     }
+
+
+def _measurement(record: Record) -> dict[str, Any]:
+    """Return a record with what it has in parts put into single cells."""
+    phases = record.get("phases_ns", {})
+    return {
+        **record,
+        "disturbances": _told(record.get("disturbances", {})),
+        "cpus": _cpus(record.get("cpus", [])),
+        **{f"phase_{name}_ns": phases.get(name) for name in PHASES},
+    }
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _cpus(cpus: Iterable[int]) -> str:
+    """Write CPU numbers as the kernel does, `0-3,8`."""
+    ranges: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if ranges and cpu == ranges[-1][-1] + 1:
+            ranges[-1].append(cpu)
+        else:
+            ranges.append([cpu])
+    return ",".join(f"{each[0]}-{each[-1]}" if len(each) > 1 else f"{each[0]}" for each in ranges)
 
 
 def _yardstick(case: Case, sweep: Sweep) -> str:
@@ -88,7 +129,9 @@ def _summarise(
         row |= _convergence(seeds)
     # Whatever a case reached before it failed is no promise kept.
     if seeds and outcome is Outcome.OK:
-        targets = ConvergenceTargets(**next(r["convergence_targets"] for r in records if "convergence" in r))
+        targets = ConvergenceTargets.from_json(
+            next(record["convergence_targets"] for record in records if "convergence" in record)
+        )
         judgements += judge_convergence(row, targets)
         missed = [judgement.text for judgement in judgements if judgement.status is Status.MISSED]
         if missed:
@@ -110,6 +153,13 @@ def _ending(records: Sequence[Record]) -> tuple[Outcome, str]:
     return Outcome.OK, ""
 
 
+_MEDIANS = ("latency_ns", "device_ns", "kernels_per_step", "launches_per_step", "energy_per_step_j")
+_MAXIMA = (
+    *("gate_share", "graphs", "graph_breaks", "recompiles", "attempts"),
+    *("peak_rss_bytes", "peak_allocated_bytes", "peak_reserved_bytes"),
+)
+
+
 def _phases(records: Sequence[Record]) -> dict[str, Any]:
     blocks = sum(_values(records, "blocks"))
     return {
@@ -118,19 +168,20 @@ def _phases(records: Sequence[Record]) -> dict[str, Any]:
         "first_call_cold_ns": _median(_values(records, "first_call_cold_ns")),
         "first_call_warm_ns": _median(_values(records, "first_call_warm_ns")),
         "disturbed_share": sum(_values(records, "blocks_disturbed")) / blocks if blocks else math.nan,
-        **{
-            name: max(_values(records, name), default=math.nan)
-            for name in ("gate_share", "graphs", "graph_breaks", "recompiles", "peak_rss_bytes")
-        },
+        "disturbances": _told(sum((Counter(record.get("disturbances", {})) for record in records), Counter())),
+        "cpus": "; ".join(dict.fromkeys(_cpus(record["cpus"]) for record in records if record.get("cpus"))),
+        **{name: _median(_values(records, name)) for name in _MEDIANS},
+        **{name: max(_values(records, name), default=math.nan) for name in _MAXIMA},
     }
 
 
 def _convergence(seeds: Sequence[Record]) -> dict[str, Any]:
     # A loss that is no number is worse than any number.
-    losses = [math.inf if seed["loss"] is None else seed["loss"] for seed in seeds]
-    low, middle, high = np.quantile(
-        losses, [0.05, 0.5, 0.95], method="linear" if np.isfinite(losses).all() else "higher"
-    )
+    losses = [math.inf if seed["loss"] is None else float(seed["loss"]) for seed in seeds]
+    with np.errstate(all="ignore"):  # the difference of two losses may be too large for a number
+        low, middle, high = np.quantile(
+            losses, [0.05, 0.5, 0.95], method="linear" if np.isfinite(losses).all() else "higher"
+        )
     converged = sum(seed["converged"] for seed in seeds)
     interval = wilson_interval(converged, len(seeds))
     return {
@@ -172,11 +223,20 @@ def _values(rows: Iterable[Record], name: str) -> list[float]:
 
 
 def _median(values: Sequence[float]) -> float:
-    return float(np.median(values)) if values else math.nan
+    # Large numbers of strangers may overflow to infinity, which is shown as such.
+    with np.errstate(all="ignore"):
+        return float(np.median(np.asarray(values, dtype=float))) if values else math.nan
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) -> pd.DataFrame:
-    frame = pd.DataFrame(list(rows), columns=[column.name for column in columns])
+    cells: dict[str, list[Value]] = {column.name: [] for column in columns}
+    for row in rows:
+        for column in columns:
+            try:
+                cells[column.name].append(checked(column, row.get(column.name)))
+            except PlanError as error:
+                raise PlanError(f"{row['case_id']}: {error}") from error
+    frame = pd.DataFrame({column.name: series(column, cells[column.name]) for column in columns})
     # A count with gaps stays a whole number.
     whole = [column.name for column in columns if column.unit in ("count", "bytes")]
     return frame.astype(dict.fromkeys(whole, "Int64"))

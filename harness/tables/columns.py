@@ -14,7 +14,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Column:
-    """unit: `ns`, `s`, `bytes`, `1/s`, `count`, `share` (0 to 1), `ratio`, `text`, or empty (numbers, flags)."""
+    """unit: `ns`, `s`, `bytes`, `1/s`, `MHz`, `°C`, `W`, `J`, `count`, `share` (0 to 1), `ratio`, `text`, or empty."""
 
     name: str
     unit: str
@@ -39,6 +39,19 @@ _RUN = (
     Column("fingerprint", "text", "equal where two runs may be compared"),
 )
 
+PHASES = {
+    "start": "until the interpreter runs",
+    "import": "importing torch",
+    "setup": "data, model and engine",
+    "first_call": "the first update, with whatever it compiles",
+    "gate": "twenty checked updates",
+    "timing": "pilot, warm-up, blocks and what lies between them, latency",
+    "gate_after": "checking the timed blocks",
+    "convergence": "training from every seed",
+    "end": "what is checked last",
+    "exit": "until the process has ended",
+}
+
 MEASUREMENTS = (
     *_CASE,
     Column("round", "count", "pass over all cases, from 0; each case in a fresh process"),
@@ -48,9 +61,32 @@ MEASUREMENTS = (
     Column("step_median_ns", "ns", "the same, median"),
     Column("step_min_ns", "ns", "the same, minimum"),
     Column("blocks", "count", "blocks timed"),
-    Column("blocks_disturbed", "count", "of these, during which the kernel took a core from the process"),
+    Column("blocks_disturbed", "count", "of these, during which something else took part of the machine"),
+    Column("disturbances", "text", "what it was and how often: `preempted 3, stolen 1`"),
     Column("block_steps", "count", "updates per block"),
-    Column("stop_rule", "text", "what ended the timing: `relative_width` of the interval or the time `budget`"),
+    Column(
+        "stop_rule",
+        "text",
+        "what ended the timing: `relative_width` of the interval, its `plateau`, the time `budget`, or `disturbed` "
+        "where too many blocks had to be timed again",
+    ),
+    Column("clock_ratio", "ratio", "a block's time by the parent's clock, messages included, over the worker's"),
+    Column("latency_ns", "ns", "one update from its call until the device has done it; 25 % quantile"),
+    Column("device_ns", "ns", "one update on the GPU by events, queued beforehand: without the host's gaps"),
+    Column("kernel_ns", "ns", "sum of the kernels of one update, by the profiler"),
+    Column("kernels_per_step", "", "kernels, copies and fills on the GPU per update"),
+    Column("launches_per_step", "", "calls of the host that put work on the GPU, per update"),
+    Column("graph_launches_per_step", "", "of these, replays of a captured graph"),
+    Column("energy_per_step_j", "J", "of the whole GPU, by its counter over all timed blocks"),
+    Column("peak_allocated_bytes", "bytes", "most GPU memory in tensors while timed"),
+    Column("peak_reserved_bytes", "bytes", "most GPU memory held by torch while timed"),
+    Column("sm_clock_mhz", "MHz", "clock of the GPU's multiprocessors after timing"),
+    Column("gpu_temperature_c", "°C", "after timing"),
+    Column("power_limit_w", "W", "the GPU's power cap"),
+    Column("gpu_processes", "count", "processes computing on the GPU after timing, this one included"),
+    Column("device_note", "text", "why there is no time of the device"),
+    Column("cpus", "text", "CPUs that the process was pinned to"),
+    Column("attempts", "count", "how often it was begun; above 1 where a run was interrupted and resumed"),
     Column("import_ns", "ns", "importing torch"),
     Column("setup_ns", "ns", "making data, model and engine"),
     Column("first_call_cold_ns", "ns", "first update where something had to be compiled"),
@@ -62,6 +98,8 @@ MEASUREMENTS = (
     Column("minor_faults_per_step", "", "page faults per update while timed"),
     Column("peak_rss_bytes", "bytes", "most resident memory of the process"),
     Column("seconds", "s", "the whole process"),
+    Column("timed_ns", "ns", "in timed blocks"),
+    *(Column(f"phase_{name}_ns", "ns", f"by the parent's clock: {meaning}") for name, meaning in PHASES.items()),
     *_RUN,
 )
 
@@ -105,6 +143,16 @@ SUMMARY = (
     Column("first_call_cold_ns", "ns", "of the round that compiled"),
     Column("first_call_warm_ns", "ns", "median over the other rounds"),
     Column("disturbed_share", "share", "of all timed blocks"),
+    Column("disturbances", "text", "what disturbed how many of them"),
+    Column("latency_ns", "ns", "one update from its call until the device has done it; median over rounds"),
+    Column("device_ns", "ns", "one update on the GPU, without the host's gaps; median over rounds"),
+    Column("kernels_per_step", "", "on the GPU; median over rounds"),
+    Column("launches_per_step", "", "by the host; median over rounds"),
+    Column("energy_per_step_j", "J", "of the GPU; median over rounds"),
+    Column("peak_allocated_bytes", "bytes", "most over rounds"),
+    Column("peak_reserved_bytes", "bytes", "most over rounds"),
+    Column("cpus", "text", "CPUs that the processes were pinned to"),
+    Column("attempts", "count", "most over rounds"),
     Column("gate_share", "share", "largest over rounds"),
     Column("graphs", "count", "compiled graphs per process"),
     Column("graph_breaks", "count", "most over rounds"),
@@ -114,16 +162,55 @@ SUMMARY = (
     *_RUN,
 )
 
+_ALARMS = (
+    ("ratio_2", "means more than 2 % apart"),
+    ("ratio_5", "means more than 5 % apart"),
+    ("welch", "Welch's p < 0.05"),
+    ("rule", "the rule of verdicts, unpaired"),
+    ("paired_rule", "the rule of verdicts, paired"),
+    ("baseline", "missed by the rule of `--baseline`"),
+)
+
+NOISE = (
+    *_CASE,
+    Column("rounds", "count", "rounds measured"),
+    Column("spread", "", "between processes: 1.4826 MAD of the log step times; 0.01 is 1 %. Of 20, good to a quarter"),
+    Column("drift", "", "change of the step time over the run, Theil–Sen; 0.01 is 1 % slower at its end"),
+    Column("drift_low", "", "95 % interval, low end"),
+    Column("drift_high", "", "high end"),
+    Column("autocorrelation", "", "of the clipped log step times of neighbouring rounds"),
+    Column("disturbed_share", "share", "of all timed blocks"),
+    Column("least_with_3_rounds", "", "smallest slowdown that 3 rounds a side see with 95 % power, unpaired"),
+    *(
+        Column(
+            f"rounds_for_{percent}",
+            "count",
+            f"rounds a side whose paired test finds {percent} % with 95 % power; empty if over 200",
+        )
+        for percent in (2, 3, 5, 10)
+    ),
+    *(
+        Column(f"{rule}_{part}", "share", text)
+        for rule, alarm in _ALARMS
+        for part, text in (
+            ("alarm_share", f"false alarms between random halves of the run: {alarm}"),
+            ("table_share", "the same of any case of the table, equal in every row"),
+        )
+    ),
+    *_RUN,
+)
+
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "measurements": MEASUREMENTS,
     "convergence": CONVERGENCE,
     "summary": SUMMARY,
+    "noise": NOISE,
 }
 
 
 DOCUMENTS: Mapping[str, tuple[str, ...]] = {
     "README.md": ("summary",),
-    "docs/columns.md": ("summary", "measurements", "convergence"),
+    "docs/columns.md": ("summary", "measurements", "convergence", "noise"),
 }
 
 

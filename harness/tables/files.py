@@ -1,54 +1,167 @@
 """The tables as CSV files in a run's folder."""
 
+import csv
+import io
+import itertools
 import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, TextIO
 
 import pandas as pd
 
 from harness.plan.errors import PlanError
+from harness.plan.reading import open_regular
+from harness.plan.text import printable, shown
+from harness.running.folder import replaced
 from harness.tables.build import Tables
-from harness.tables.columns import SCHEMA, TABLES
-
-# Never numbers, even where all digits of a commit happen to be decimal.
-_TEXTS = {column.name for columns in TABLES.values() for column in columns if column.unit == "text"}
+from harness.tables.cells import REQUIRED, as_written, parsed, series, unknown_series
+from harness.tables.columns import SCHEMA, TABLES, Column
 
 # Nine digits bring every float32 back exactly.
 _FLOAT_FORMAT = "%.9g"
 
+# A row has some 600 bytes and 60 columns: this is 60 000 processes, four days of measuring.
+_MAX_BYTES = 2**26
+_MAX_CELLS = 4_000_000
+_MAX_COLUMNS = 1000
+_MAX_LINE = 2**20  # the longest cell, a hundred targets, has 100 kB; csv itself refuses one of more than 128 KiB
+
+# What tells the tables apart, and what is shown and judged. Others may have been added since a table was written.
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "measurements": ("reason", "step_ns", "threads"),
+    "convergence": ("updates", "loss", "accuracy", "r2"),
+    "summary": (
+        *("reason", "targets_met", "targets", "step_ns", "step_ns_low", "step_ns_high", "samples_per_s"),
+        *("ratio_to_autograd", "ratio_low", "ratio_high", "loss_p50", "first_call_cold_ns", "first_call_warm_ns"),
+        *("converged_share", "converged_low", "converged_high", "seeds"),
+    ),
+}
+# What no two rows have alike.
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "measurements": ("run_id", "case_id", "round"),
+    "convergence": ("run_id", "case_id", "seed"),
+    "summary": ("case_id",),
+}
+
 
 def write_tables(folder: Path, tables: Tables) -> None:
-    """Write `measurements.csv`, `convergence.csv` and `summary.csv`; each is complete or not there."""
-    for part in fields(Tables):
-        unfinished = folder / f".{part.name}.csv.tmp"
-        getattr(tables, part.name).to_csv(
-            unfinished, index=False, float_format=_FLOAT_FORMAT, errors="backslashreplace"
-        )
-        unfinished.replace(folder / f"{part.name}.csv")
+    """Write `measurements.csv`, `convergence.csv` and `summary.csv`; each is complete or not there.
+
+    None takes its place before all are written. Raises OSError, naming one, where that fails.
+    """
+    with ExitStack() as stack:
+        for part in fields(Tables):
+            unfinished = stack.enter_context(replaced(folder / f"{part.name}.csv"))
+            as_written(getattr(tables, part.name), TABLES[part.name]).to_csv(
+                unfinished, index=False, float_format=_FLOAT_FORMAT, errors="backslashreplace"
+            )
 
 
 def read_table(path: Path, name: str) -> pd.DataFrame:
     """Read a table (`summary`, …) from its CSV, or from the folder of a run.
 
-    Columns it does not know are kept. Raises PlanError when the file is missing, is no such table, or has a schema
-    newer than this program.
+    Columns that it does not know are kept, and those that an older version did not write yet are there and empty.
+    Raises PlanError, naming row and column, when the file is missing, is no such table, holds what a column cannot
+    hold, or has a schema newer than this program.
     """
     file = path
     try:
         file = path / f"{name}.csv" if path.is_dir() else path
-        table = pd.read_csv(file, dtype=dict.fromkeys(_TEXTS, str))
+        with io.TextIOWrapper(open_regular(file, _MAX_BYTES), encoding="utf-8-sig", newline="") as text:
+            header, rows = _rows(text)
+        return _table(name, header, rows)
     except OSError as error:
-        raise PlanError(f"{file}: cannot be read: {os.strerror(error.errno or 0)}") from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise PlanError(f"{file}: is no CSV table") from error
-    if "schema" not in table.columns:
-        raise PlanError(f"{file}: is no results table: it has no column schema")
-    schema = pd.to_numeric(table["schema"], errors="coerce").max()
-    if schema > SCHEMA:
-        raise PlanError(f"{file}: has schema {schema:g}, this program reads up to {SCHEMA}; update it")
-    missing = [column.name for column in TABLES[name] if column.name not in table.columns]
+        reason = os.strerror(error.errno) if error.errno else "no such name"
+        raise PlanError(f"{printable(str(file))}: cannot be read: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{printable(str(file))}: is no CSV table: it is no UTF-8 text") from error
+    except csv.Error as error:
+        raise PlanError(f"{printable(str(file))}: is no CSV table: {error}") from error
+    except PlanError:
+        raise
+    except ValueError as error:
+        raise PlanError(f"{printable(str(file))}: {error}") from error
+
+
+def _rows(text: TextIO) -> tuple[list[str], list[list[str]]]:
+    """Return the names of the columns and the cells of each row; raises ValueError or csv.Error for what is no CSV."""
+    reader = csv.reader(_lines(text), strict=True)
+    header = next(reader, [])
+    if not header:
+        raise ValueError("is no CSV table: it is empty")
+    if len(header) > _MAX_COLUMNS:
+        raise ValueError(f"is no CSV table of a run: it has {len(header)} columns, more than {_MAX_COLUMNS}")
+    twice = next((name for name, times in Counter(header).items() if times > 1), None)
+    if twice is not None:
+        raise ValueError(f"has the column {shown(twice)} twice")
+    rows: list[list[str]] = []
+    for number, row in enumerate(reader, start=2):
+        if not row:  # an empty line
+            continue
+        if len(row) != len(header):
+            raise ValueError(f"is no CSV table: row {number} has {len(row)} cells and the header {len(header)}")
+        rows.append(row)
+        if len(rows) * len(header) > _MAX_CELLS:
+            raise ValueError(f"has more than the {_MAX_CELLS} cells that are read")
+    return header, rows
+
+
+def _lines(text: TextIO) -> Iterator[str]:
+    for number in itertools.count(1):
+        line = text.readline(_MAX_LINE)
+        if not line:
+            return
+        if len(line) == _MAX_LINE:
+            raise ValueError(f"is no CSV table: line {number} is longer than {_MAX_LINE >> 20} MiB")
+        if "\0" in line:
+            raise ValueError(f"is no CSV table: line {number} has a NUL")
+        yield line
+
+
+def _table(name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> pd.DataFrame:
+    """Make a table of cells; raises ValueError, naming row (the header is row 1) and column, where it cannot."""
+    cells = dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
+    if "schema" not in cells:
+        raise ValueError("is no results table: it has no column schema")
+    known = {column.name: column for column in TABLES[name]}
+    newest = max((_schema(text) for text in cells["schema"]), default=0)
+    if newest > SCHEMA:
+        raise ValueError(f"has schema {newest:g}, this program reads up to {SCHEMA}; update it")
+    missing = [each for each in known if each not in cells and (each in REQUIRED or each in _NEEDED.get(name, ()))]
     if missing:
-        raise PlanError(f"{file}: is no {name} table: it has no column {missing[0]}")
-    text = [column for column in _TEXTS if column in table.columns]
-    table[text] = table[text].fillna("")
+        raise ValueError(f"is no {name} table: it has no column {missing[0]}")
+    cells |= {each: ("",) * len(rows) for each in known if each not in cells}
+    table = pd.DataFrame(
+        {
+            each: _column(known[each], texts) if each in known else unknown_series(each, texts)
+            for each, texts in cells.items()
+        }
+    )
+    keys = list(_KEYS.get(name, ()))
+    if keys and (again := table.duplicated(keys)).any():
+        row = int(again.to_numpy().argmax())
+        raise ValueError(
+            f"row {row + 2}: {' and '.join(keys)} are those of an earlier row: {table['case_id'].iloc[row]}"
+        )
     return table
+
+
+def _column(column: Column, texts: Sequence[str]) -> "pd.Series[Any]":
+    values = []
+    for number, text in enumerate(texts, start=2):
+        try:
+            values.append(parsed(column, text))
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from error
+    return series(column, values)
+
+
+def _schema(text: str) -> float:
+    try:
+        return float(text[:40])
+    except ValueError:  # said with its row, like every other cell
+        return 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.measuring.clocks import synchronizer
+from harness.measuring.device import device_of
 from harness.plan.case import Case
 from harness.plan.catalogue import ENGINES
 from harness.training.loading import load_engine, load_workload
@@ -36,7 +36,7 @@ def test_twenty_updates(benchmark: Any, name: str, batch_size: int, device: str)
     trial = begin(workload, batch_size, 0, torch.device(device), torch.float32)
     updates.load(trial.parameters)
     inputs, targets = trial.batches(STEPS)
-    synchronize = synchronizer(torch.device(device))
+    synchronize = device_of(torch.device(device)).synchronize
 
     def twenty() -> None:
         updates(inputs, targets)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from harness.measuring import seal
+from harness.measuring.evidence import CpuEvidence
 from harness.measuring.protocol import EventStream
 from harness.measuring.sampling import interval_width
 from harness.plan.sweep import Axes, plan_sweep
@@ -14,6 +16,27 @@ def test_an_event_is_sent(benchmark: Any) -> None:
     with Path("/dev/null").open("wb") as sink:
         events = EventStream(sink.fileno())
         benchmark(events.send, "phase", phase="timing")
+
+
+def test_a_block_is_announced(benchmark: Any) -> None:
+    with Path("/dev/null").open("wb") as sink:
+        events = EventStream(sink.fileno())
+        benchmark(events.block, "begin")
+
+
+def test_evidence_is_looked_for_around_a_block(benchmark: Any) -> None:
+    evidence = CpuEvidence((0,), alone=True)
+
+    def around() -> None:
+        evidence.begin()
+        evidence.end(10_000_000)
+
+    benchmark(around)
+
+
+def test_a_seal_is_compared(benchmark: Any) -> None:
+    sealed = seal.take()
+    assert benchmark(seal.broken, sealed) is None
 
 
 def test_the_stop_rule_is_asked_after_150_blocks(benchmark: Any) -> None:
@@ -58,6 +81,7 @@ def test_the_tables_of_the_standard_sweep_are_made(benchmark: Any) -> None:
     }
     records = [
         {
+            "kind": "record",
             "case_id": case.case_id,
             "round": number,
             "outcome": "ok",

@@ -186,3 +186,20 @@ def test_every_case_gets_one_verdict_in_the_order_of_the_baseline():
     both = pd.concat([measurements(*QUIET), measurements(*QUIET, case_id=OTHER)])
     verdicts = compared(both, both[::-1])
     assert [(verdict.case_id, verdict.status) for verdict in verdicts] == [(CASE, "met"), (OTHER, "met")]
+
+
+def test_a_differing_fingerprint_is_explained_by_the_facts_that_differ_where_both_are_known():
+    theirs = {"cpu_model": "AMD EPYC", "torch": "2.13.0", "system": "Linux 6.1", "gpu": "a\x1b[31m"}
+    ours = {"cpu_model": "AMD EPYC", "torch": "2.12.0", "system": "Linux 6.2"}
+    with pytest.raises(NotComparable) as refused:
+        check_comparable(measurements(*QUIET), "amd-epyc-9654-2c", "ffff", (theirs, ours))
+    for text in ("fingerprint differs", "00aa11bb22cc", "ffff", "torch: 2.13.0 and 2.12.0", "gpu: a\\x1b[31m and none"):
+        assert text in str(refused.value)
+    for text in ("cpu_model", "system"):
+        assert text not in str(refused.value)
+
+
+@pytest.mark.parametrize("facts", [({}, {"torch": "2.12.0"}), ({"torch": "2.12.0"}, {})])
+def test_without_facts_of_both_machines_a_fingerprint_alone_is_said_to_differ(facts):
+    with pytest.raises(NotComparable, match=r"this run ffff$"):
+        check_comparable(measurements(*QUIET), "amd-epyc-9654-2c", "ffff", facts)

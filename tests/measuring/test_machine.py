@@ -205,3 +205,41 @@ def test_the_compiler_is_the_one_that_torch_would_take(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("CXX", str(program))
     assert describe_machine("cpu")["compiler"] == "mycc 7.1"
+
+
+MIG_H100 = "NVIDIA H100 80GB HBM3, 580.65.06, 81559, 9.0, GPU-77aa, Enabled, 700.00"
+MIG_LIST = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-77aa)
+  MIG 1g.10gb     Device  0: (UUID: MIG-aaaa)
+  MIG 3g.40gb     Device  1: (UUID: MIG-bbbb)
+"""
+
+
+@pytest.fixture
+def nvidia_smi_with_slices(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        f"#!/bin/sh\nif [ $1 = -L ]; then cat <<'END'\n{MIG_LIST}END\nelse cat <<'END'\n{MIG_H100}\n{H200}\nEND\nfi\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize(("chosen", "profile"), [(None, "1g.10gb"), ("MIG-bbbb", "3g.40gb"), ("0", "1g.10gb")])
+def test_a_mig_slice_is_named_as_the_gpu_that_it_is(nvidia_smi_with_slices, monkeypatch, chosen, profile):
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    facts = describe_machine("cuda")
+    assert facts["gpu"] == f"NVIDIA H100 80GB HBM3 MIG {profile}"
+    assert facts["gpu_mig"] == profile
+    assert facts["gpu_count"] == 1
+    assert "gpu_memory_bytes" not in facts
+    assert slug(facts) == f"nvidia-h100-80gb-hbm3-mig-{profile.replace('.', '-')}"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert fingerprint(describe_machine("cuda")) != fingerprint(facts)
+
+
+def test_the_whole_gpu_beside_a_sliced_one_can_be_chosen(nvidia_smi_with_slices, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    facts = describe_machine("cuda")
+    assert (facts["gpu"], facts["gpu_mig"]) == ("NVIDIA H200", "Disabled")

@@ -11,7 +11,6 @@ from harness.measuring.probes import (
     Compilation,
     assert_compiled_once,
     compilation,
-    involuntary_switches,
     minor_faults,
     out_of_memory,
     peak_rss_bytes,
@@ -62,12 +61,6 @@ def test_memory_that_is_used_again_is_no_fault():
         for page in range(256):
             memory[page * PAGE] = 2
         assert minor_faults() - before < 64
-
-
-def test_involuntary_switches_only_grow():
-    reads = [involuntary_switches() for _ in range(100)]
-    assert reads == sorted(reads)
-    assert reads[0] >= 0
 
 
 def test_the_most_memory_is_told_in_bytes():

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -10,38 +11,53 @@ import pytest
 from harness.measuring import protocol
 from harness.measuring.protocol import PHASES, PROTOCOL, EventStream, Request
 from harness.plan.case import Case
+from harness.plan.presets import PRESETS, Sampling
 
 ROOT = Path(__file__).parents[2]
 CASES = [
     Case("line", "manual", "cpu", "float32", 100),
-    Case("line_deep", "/home/µ/my engine.py:Mine", "cuda:1", "float64", 2**28, threads=4),
+    Case("line_deep", "/home/µ/my_engine.py:Mine", "cuda:1", "float64", 2**28, threads=4),
 ]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_request_is_one_line_and_comes_back_equal(case):
-    line = Request(case, round=3, seeds=64).to_line()
-    assert line.endswith("\n")
-    assert line.count("\n") == 1
-    assert Request.from_line(line) == Request(case, round=3, seeds=64)
+    for request in (
+        Request(case, round=3, seeds=64),
+        Request(case, 0, 0, Sampling(relative_width=0.0005, budget_ns=5), cpus=(1, 3), threads=2),
+    ):
+        line = request.to_line()
+        assert line.endswith("\n")
+        assert line.count("\n") == 1
+        assert Request.from_line(line) == request
+
+
+def test_without_a_word_about_it_a_request_is_for_a_quick_run_wherever_the_system_likes():
+    request = Request(CASES[0], 0, 0)
+    assert (request.sampling, request.cpus, request.threads) == (PRESETS["quick"].sampling, (), None)
 
 
 def test_a_request_of_another_protocol_is_refused_by_both_numbers():
     fields = json.loads(Request(CASES[0], 0, 0).to_line())
-    with pytest.raises(ValueError, match=f"protocol {PROTOCOL}, the request {PROTOCOL + 1}"):
-        Request.from_line(json.dumps({**fields, "protocol": PROTOCOL + 1}))
+    for other in (PROTOCOL - 1, PROTOCOL + 1):
+        with pytest.raises(ValueError, match=f"protocol {PROTOCOL}, the request {other}"):
+            Request.from_line(json.dumps({**fields, "protocol": other}))
 
 
-def test_the_transcript_in_the_documentation_is_what_is_said():
+def test_the_transcript_in_the_documentation_is_what_is_said(pipe):
     said = [line[3:].split("   ")[0] for line in protocol.__doc__.splitlines() if line.startswith(("->", "<-"))]
-    request = json.loads(said[0].replace("…", '"engine": ""'))
-    spoken = json.loads(Request(CASES[0], 0, 64).to_line())
-    assert request.keys() == spoken.keys()
-    assert request["protocol"] == spoken["protocol"]
+    request = json.loads(re.sub(", …", "", said[0]))
+    spoken = json.loads(Request(CASES[0], 0, 64, cpus=(1,), threads=1).to_line())
+    assert {"protocol", "case", "round", "seeds", "cpus", "threads"} <= request.keys() <= spoken.keys()
+    assert all(request[name] == spoken[name] for name in request.keys() - {"case"})
     events = [json.loads(line.replace(", …", "")) for line in said[1:]]
-    assert [event["event"] for event in events] == ["hello", "phase", "record"]
+    assert [event["event"] for event in events] == ["hello", "phase", "begin", "end", "record"]
     assert events[0]["protocol"] == PROTOCOL
     assert events[1]["phase"] in PHASES
+    read, write = pipe
+    for at in ("begin", "end"):
+        EventStream(write).block(at)
+    assert [json.loads(line) for line in os.read(read, 1000).splitlines()] == events[2:4]
 
 
 @pytest.fixture
@@ -67,6 +83,14 @@ def test_a_line_that_the_system_takes_in_pieces_arrives_whole(pipe, monkeypatch)
     monkeypatch.setattr(os, "write", lambda descriptor, line: whole(descriptor, bytes(line[:7])))
     EventStream(write).send("blocks", ns=[123456789])
     assert json.loads(os.read(read, 1000)) == {"event": "blocks", "ns": [123456789]}
+
+
+def test_the_lines_around_a_block_are_made_beforehand(pipe, monkeypatch):
+    read, write = pipe
+    events = EventStream(write)
+    monkeypatch.setattr(json, "dumps", lambda *_: pytest.fail("a line was made between two blocks"))
+    events.block("begin")
+    assert os.read(read, 1000) == b'{"event": "begin"}\n'
 
 
 def test_a_line_longer_than_the_pipe_arrives_whole(pipe):

@@ -2,10 +2,12 @@ import functools
 import io
 import json
 import math
+import os
 import re
 import sys
 from dataclasses import dataclass
 
+import pandas
 import pytest
 import torch
 from torch._dynamo.utils import clear_compilation_metrics, counters
@@ -14,12 +16,14 @@ from harness.measuring import sampling
 from harness.measuring import worker as worker_module
 from harness.measuring.protocol import PHASES, PROTOCOL, EventStream, Request
 from harness.plan.case import Case
+from harness.plan.presets import Sampling
 from harness.plan.sweep import Sweep
 from harness.tables.build import build_tables
 from harness.tables.columns import MEASUREMENTS
 from harness.training.toolchain import missing_toolchain
 
-TIMES = {"step_ns", "step_median_ns", "step_min_ns", "blocks_ns"}
+TIMES = {"step_ns", "step_median_ns", "step_min_ns", "latency_ns", "blocks_ns", "counted", "timed_ns"}
+SHORT = Sampling(budget_ns=60 * 10**6)
 
 USERS = """
 import math
@@ -91,7 +95,8 @@ class StopsTrainingAfterTheBlocks(Honest):
 class LosesItsLossLater(Honest):
     def train(self, inputs, targets):
         losses = self.updates(inputs, targets)
-        return losses if self.calls < 25 else losses * math.nan
+        self.blocks = getattr(self, "blocks", 0) + (len(inputs) > 1)
+        return losses * math.nan if len(inputs) > 1 and self.blocks > 25 else losses
 
 
 class FailsToPrepare(Honest):
@@ -187,13 +192,17 @@ def measured(folder, request: Request) -> Measured:
     """Run the worker's main in this process, where torch is imported already, and with short blocks."""
     counters.clear()
     clear_compilation_metrics()
-    quick = functools.partial(sampling.Rule, block_ns=10**6, warm_up_ns=2 * 10**6, budget_ns=60 * 10**6)
+    exits = []
+    quick = functools.partial(sampling.Rule, block_ns=10**6, warm_up_ns=2 * 10**6)
     with pytest.MonkeyPatch.context() as patch, (folder / "events").open("wb", buffering=0) as stream:
         patch.setattr(sampling, "Rule", quick)
         patch.setattr(sys, "path", [*sys.path])  # a user's file adds its folder
         patch.setattr(sys, "stdin", io.StringIO(request.to_line()))
         patch.setattr(worker_module, "claim_stdout", lambda: EventStream(stream.fileno()))
+        patch.setattr(worker_module, "_die_with_parent", lambda: None)
+        patch.setattr(os, "_exit", lambda code: exits.append(code))
         worker_module.main()
+    assert exits == [0]
     lines = (folder / "events").read_text().splitlines()
     return Measured([json.loads(line, parse_constant=no_such_constant) for line in lines])
 
@@ -206,14 +215,14 @@ def users(tmp_path):
 
     def measure(engine=None, workload=None, seeds=0, **more):
         names = {name: f"{file}:{value}" for name, value in (("engine", engine), ("workload", workload)) if value}
-        return measured(tmp_path, Request(case(**names, **more), round=0, seeds=seeds))
+        return measured(tmp_path, Request(case(**names, **more), 0, seeds, SHORT))
 
     return measure
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory):
-    return measured(tmp_path_factory.mktemp("honest"), Request(case(), round=1, seeds=3))
+    return measured(tmp_path_factory.mktemp("honest"), Request(case(), 1, 3, SHORT, threads=1))
 
 
 # A case that is as it should be
@@ -228,27 +237,57 @@ def test_an_honest_case_goes_through_all_phases_in_order(honest):
 
 def test_the_step_times_are_those_of_the_blocks_over_their_updates(honest):
     record = honest.record
-    quiet = [ns for index, ns in enumerate(record["blocks_ns"]) if index not in record["disturbed"]]
-    used = quiet if 4 * len(quiet) >= record["blocks"] else record["blocks_ns"]
+    used = [record["blocks_ns"][index] for index in record["counted"]]
     assert record["block_steps"] > 1
+    assert len(record["blocks_ns"]) == record["blocks"]
+    assert record["timed_ns"] == sum(record["blocks_ns"])
     assert record["step_ns"] == sampling.quantile_of(used, 0.25) / record["block_steps"]
     assert record["step_median_ns"] == sampling.quantile_of(used, 0.5) / record["block_steps"]
     assert record["step_min_ns"] == min(used) / record["block_steps"]
-    assert record["blocks_disturbed"] == len(record["disturbed"])
+    assert record["blocks_disturbed"] == sum(record["disturbances"].values())
+    assert record["stop_rule"] in list(sampling.StopRule)
+    assert record["latency_ns"] > record["step_min_ns"] / 2
 
 
-def test_a_record_fills_every_column_that_is_not_of_the_run(honest):
+def test_each_block_is_announced_before_it_begins_and_after_it_ended(honest):
+    said = [event["event"] for event in honest.events if event["event"] in ("begin", "end")]
+    assert said == ["begin", "end"] * honest.record["blocks"]
+    at = [event.get("phase") for event in honest.events]
+    blocks = [index for index, event in enumerate(honest.events) if event["event"] == "begin"]
+    assert at.index("timing") < blocks[0] < blocks[-1] < at.index("gate_after")
+
+
+def test_how_long_it_times_is_what_the_request_says(tmp_path):
+    short = measured(tmp_path, Request(case(), 0, 0, Sampling(relative_width=1e-9, budget_ns=40 * 10**6), threads=1))
+    long = measured(tmp_path, Request(case(), 0, 0, Sampling(relative_width=1e-9, budget_ns=200 * 10**6), threads=1))
+    assert short.record["timed_ns"] < long.record["timed_ns"]
+    wide = measured(tmp_path, Request(case(), 0, 0, Sampling(relative_width=1e9, budget_ns=10**12), threads=1))
+    assert wide.record["stop_rule"] == "relative_width"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin processes")
+def test_it_runs_on_the_cpus_that_it_is_given_and_says_which(tmp_path):
+    before = os.sched_getaffinity(0)
+    try:
+        measurement = measured(tmp_path, Request(case(), 0, 0, SHORT, cpus=(max(before),), threads=1))
+        assert os.sched_getaffinity(0) == {max(before)}
+    finally:
+        os.sched_setaffinity(0, before)
+    assert measurement.record["cpus"] == [max(before)]
+
+
+def test_a_record_fills_every_column_but_those_of_a_gpu_and_of_the_run(honest):
     header = {"run_id": "r", "commit": "c", "dirty": False, "machine": "m", "fingerprint": "f"}
     header["sweep"] = Sweep((case(),)).to_json()
-    kept = {**honest.record, "case_id": case().case_id, "round": 1, "seconds": 1.0}  # by executor and launcher
+    parents = {"seconds": 1.0, "clock_ratio": 1.0, "phases_ns": dict.fromkeys((*PHASES, "exit"), 5)}
+    kept = {"kind": "record", "case_id": case().case_id, "round": 1, "attempts": 1, **honest.record, **parents}
     [row] = build_tables(header, [kept]).measurements.to_dict("records")
-    # Nothing was compiled here, so that the first call was no cold one; `ok` needs no reason.
-    missing = [column.name for column in MEASUREMENTS if row[column.name] != row[column.name]]
-    assert missing == ["first_call_cold_ns"]
-    assert {column.name for column in MEASUREMENTS} - kept.keys() <= {
-        *(*case().to_json(), "first_call_cold_ns"),
-        *(*header, "schema"),
-    }
+    missing = {column.name for column in MEASUREMENTS if pandas.isna(row[column.name])}
+    # Nothing was compiled here, so that the first call was no cold one.
+    of_a_gpu = {"device_ns", "kernel_ns", "kernels_per_step", "launches_per_step", "graph_launches_per_step"}
+    of_a_gpu |= {"energy_per_step_j", "peak_allocated_bytes", "peak_reserved_bytes", "sm_clock_mhz"}
+    of_a_gpu |= {"gpu_temperature_c", "power_limit_w", "gpu_processes"}
+    assert missing == {"first_call_cold_ns", *of_a_gpu}
 
 
 def test_the_phases_are_timed_apart(honest):
@@ -279,13 +318,13 @@ def test_without_seeds_there_is_no_convergence(users):
 def test_the_threads_asked_for_are_the_threads_it_runs_with(tmp_path):
     before = torch.get_num_threads()
     try:
-        assert measured(tmp_path, Request(case(threads=2), 0, 0)).record["threads"] == 2
+        assert measured(tmp_path, Request(case(threads=2), 0, 0, SHORT, threads=2)).record["threads"] == 2
     finally:
         torch.set_num_threads(before)
 
 
 def test_float64_and_real_batches_are_measured_too(tmp_path):
-    measurement = measured(tmp_path, Request(case("autograd", dtype="float64", batch_size=10), 0, 1))
+    measurement = measured(tmp_path, Request(case("autograd", dtype="float64", batch_size=10), 0, 1, SHORT))
     assert measurement.ending == ("ok", "")
     assert measurement.record["convergence"][0]["updates"] == 200
 
@@ -434,7 +473,7 @@ def test_an_r2_that_is_no_number_is_null(users):
 def test_a_compile_is_in_the_first_call_and_never_in_a_step(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "empty"))
     torch._dynamo.reset()
-    measurement = measured(tmp_path, Request(case("compile_step"), 0, 0))
+    measurement = measured(tmp_path, Request(case("compile_step"), 0, 0, SHORT))
     torch._dynamo.reset()
     record = measurement.record
     assert measurement.ending == ("ok", "")

@@ -107,3 +107,31 @@ def test_a_checked_case_holds_the_absolute_path_of_the_users_file(tmp_path, monk
     case = checked(Case("line", "own.py:Mine", "cpu", "float32", 1))
     assert case.engine == f"{tmp_path.resolve()}/own.py:Mine"
     assert case.case_id == "line/own.py:Mine/cpu/float32/b1"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("engine", "=cmd", "is no name"),
+        ("engine", "own.py:Mine", "must have an absolute path"),
+        ("engine", "/a/../own.py:Mine", "must have an absolute path"),
+        ("engine", "/a/=own.py:Mine", "rename the file"),
+        ("workload", 7, "workload 7: must be a text"),
+        ("device", ["cpu"], "cuda:N"),
+        ("device", "cuda:٣", "cuda:N"),
+        ("device", "cuda:" + "9" * 5000, "cuda:N"),
+        ("dtype", None, "float32 or float64"),
+        ("batch_size", 2**400_000, "a whole number of 400001 bits"),
+        ("threads", 1.5, "threads 1.5"),
+    ],
+    ids=range(11),
+)
+def test_a_stored_case_that_could_not_have_been_planned_is_refused(field, value, text):
+    with pytest.raises(PlanError, match=text) as refused:
+        Case.from_json({**CASE.to_json(), field: value})
+    assert len(str(refused.value)) < 400
+
+
+def test_a_stored_case_of_a_file_that_was_deleted_since_is_still_a_case():
+    stored = {**CASE.to_json(), "engine": "/deleted/since/own.py:Mine"}
+    assert Case.from_json(stored).case_id == "line/own.py:Mine/cpu/float32/b100"

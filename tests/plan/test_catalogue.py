@@ -119,3 +119,44 @@ def test_a_reference_to_nothing_is_refused_with_what_is_missing(name, text, tmp_
 )
 def test_a_label_is_short_and_the_same_wherever_the_file_lies(reference, short):
     assert label(reference) == short
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "=cmd|.py",
+        "+x.py",
+        "-x.py",
+        "@x.py",
+        "a,b.py",
+        "a\nb.py",
+        "a\x1b[0m.py",
+        "a\u202eb.py",
+        "a b.py",
+        "é.py",
+        "a;b.py",
+    ],
+    ids=ascii,
+)
+def test_a_file_whose_name_a_spreadsheet_or_terminal_would_act_on_is_to_be_renamed(name, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(PlanError, match="rename the file") as refused:
+        resolve("engine", f"{tmp_path}/{name}:Mine")
+    assert str(refused.value).isprintable()
+
+
+def test_a_class_whose_name_is_not_ascii_is_to_be_renamed(tmp_path):
+    (tmp_path / "own.py").touch()
+    with pytest.raises(PlanError, match="rename 'Größe'"):
+        resolve("engine", f"{tmp_path}/own.py:Größe")
+
+
+def test_a_name_too_long_for_a_path_is_refused_at_once():
+    with pytest.raises(PlanError, match="is longer than 4096 characters"):
+        resolve("engine", "a/" * 500_000 + "own.py:Mine")
+
+
+def test_an_engine_of_unsafe_name_that_a_package_offers_is_not_offered(monkeypatch):
+    points = [EntryPoint(name, "x:Y", GROUPS["engine"]) for name in ("swift", "=cmd", "\x1b[0m")]
+    monkeypatch.setattr(catalogue, "entry_points", lambda **_: points)
+    assert list(catalogue.installed.__wrapped__("engine")) == ["swift"]

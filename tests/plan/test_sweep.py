@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from harness.plan.case import Case
 from harness.plan.errors import PlanError
-from harness.plan.sweep import MAX_CASES, PRESETS, Axes, Sweep, plan_sweep
+from harness.plan.presets import PRESETS
+from harness.plan.sweep import MAX_CASES, Axes, Sweep, plan_sweep
 from harness.plan.targets import ThroughputTarget
 
 GRID = '[[grid]]\nworkload = ["line"]\nengine = ["autograd"]\nbatch_size = [10]\n'
@@ -109,7 +110,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(sweep_file):
     sweep = plan_sweep(file, Axes(), rounds=2, seeds=3)
     assert (sweep.rounds, sweep.seeds, sweep.order_seed) == (2, 3, 11)
     sweep = plan_sweep(sweep_file(GRID), Axes())
-    assert (sweep.rounds, sweep.seeds, sweep.order_seed) == (PRESETS["quick"], 64, 0)
+    assert (sweep.rounds, sweep.seeds, sweep.order_seed) == (PRESETS["quick"].rounds, 64, 0)
 
 
 def test_a_single_value_needs_no_brackets(sweep_file):
@@ -159,7 +160,7 @@ def test_a_sweep_comes_back_from_json_as_it_was(sweep):
 def test_json_of_another_program_is_no_sweep(break_it):
     stored = plan_sweep(None, Axes()).to_json()
     break_it(stored)
-    with pytest.raises((TypeError, KeyError)):
+    with pytest.raises(PlanError):
         Sweep.from_json(stored)
 
 
@@ -382,3 +383,54 @@ def test_a_target_for_an_engine_that_nobody_has_is_refused_with_the_near_match(t
     )
     with pytest.raises(PlanError, match="did you mean 'compile_step'"):
         plan_sweep(file, Axes())
+
+
+# Files of strangers
+
+
+@pytest.mark.parametrize(
+    ("text", "texts"),
+    [
+        (GRID.replace("[10]", "[0x" + "f" * 100_000 + "]"), ["batch size a whole number of 400000 bits"]),
+        ("a = " + "[" * 5000, ["nested too deeply"]),
+        ("a" + ".a" * 200_000 + " = 1", ["more than 32 dotted parts"]),
+        (GRID * 10_001, ["10001 cases are more than the 10000"]),
+        (GRID + f"{TARGET}min_ratio_to_autograd = 2\n" * 101, ["101 targets are more than the 100"]),
+        (f"seeds = 100_000\n{GRID.replace('[10]', str(list(range(1, 12))))}", ["1100000 trainings", "1000000"]),
+        (f"rounds = 1000\n{GRID.replace('[10]', str(list(range(1, 202))))}", ["201000 processes", "200000"]),
+        ("#" * 2**20 + "\n", ["larger than the 1 MiB"]),
+    ],
+    ids=range(8),
+)
+def test_a_sweep_file_larger_than_a_run_can_be_is_refused_at_once(text, texts, sweep_file):
+    with pytest.raises(PlanError) as refused:
+        plan_sweep(sweep_file(text), Axes())
+    for each in texts:
+        assert each in str(refused.value)
+    assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cases": []},
+        {"cases": [{}]},
+        {"cases": None},
+        {"cases": [7]},
+        {"rounds": 0},
+        {"seeds": "all"},
+        {"named_engines": [3]},
+        {"targets": [{"engine": "manual"}]},
+        {"targets": [{"engine": "=cmd", "min_ratio_to_autograd": 1.0}]},
+        {"sampling": 3},
+        {"sampling": {"relative_width": -1}},
+        {"sampling": {"budget_ns": 1.5}},
+        {"cold": "yes"},
+        {"order_seed": -1},
+    ],
+    ids=str,
+)
+def test_a_stored_sweep_that_could_not_have_been_planned_is_refused(change):
+    with pytest.raises(PlanError) as refused:
+        Sweep.from_json({**plan_sweep(None, Axes()).to_json(), **change})
+    assert str(refused.value).isprintable()

@@ -37,6 +37,10 @@ ROW: dict[str, Any] = {
     "seeds": 64,
     "first_call_cold_ns": 9.1e9,
     "first_call_warm_ns": 2.5e9,
+    "latency_ns": 61_000.0,
+    "device_ns": math.nan,
+    "disturbed_share": 0.02,
+    "disturbances": "preempted 2",
     "targets": MET,
     "case_id": "line/manual/cpu/float32/b100",
     "commit": "0123456789abcdef0123456789abcdef01234567",
@@ -47,7 +51,7 @@ NO_TIME = dict.fromkeys(
     (
         *("step_ns", "step_ns_low", "step_ns_high", "samples_per_s"),
         *("ratio_to_autograd", "ratio_low", "ratio_high"),
-        *("first_call_cold_ns", "first_call_warm_ns"),
+        *("first_call_cold_ns", "first_call_warm_ns", "latency_ns", "device_ns", "disturbed_share"),
     ),
     math.nan,
 )
@@ -323,3 +327,25 @@ def test_every_case_is_shown_with_its_ratio_interval_and_verdict():
     assert any(re.search(r"a/b .* 0\.800 \[0\.750, 0\.850\] .* missed", line) for line in lines)
     assert any(re.search(r"c/d .* new", line) for line in lines)
     assert "nan" not in console.file.getvalue()
+
+
+def test_a_disturbed_case_says_so_in_the_table_and_a_badly_disturbed_one_in_a_line_of_its_own() -> None:
+    text = shown(
+        summary(
+            {"case_id": "quiet"},
+            {"case_id": "heard", "disturbed_share": 0.12, "disturbances": "stolen 20, preempted 3"},
+            {"case_id": "loud", "disturbed_share": 0.41, "disturbances": "preempted 60, waited 2"},
+        )
+    )
+    assert re.search(r"12% stolen\b", text)
+    assert re.search(r"41% preempted\b", text)
+    assert "2% preempted" not in text
+    lines = [line for line in text.splitlines() if line.startswith("DISTURBED")]
+    assert lines == ["DISTURBED loud: 41% of its blocks: preempted 60, waited 2"]
+
+
+def test_columns_of_what_nobody_has_are_left_out() -> None:
+    assert not {"device", "latency", "disturbed"} & set(shown(summary({})).split())
+    text = shown(summary({"device": "cuda", "device_ns": 8_200.0}))
+    assert "61 µs" in text
+    assert "8.2 µs" in text

@@ -1,12 +1,29 @@
 import pytest
 
+from harness.measuring.cpus import Placement
 from harness.plan.case import Case
+from harness.plan.presets import Sampling
 from harness.plan.sweep import Sweep
 from harness.running.executor import Progress, execute
-from harness.running.journal import Journal, read_journal
+from harness.running.journal import Journal
+from harness.running.records import FORMAT, read_journal
 
 CASES = tuple(Case("line", engine, "cpu", "float32", size) for engine in ("manual", "autograd") for size in (10, 100))
-SWEEP = Sweep(CASES, rounds=3, seeds=7)
+SAMPLING = Sampling(relative_width=0.01, budget_ns=5)
+SWEEP = Sweep(CASES, rounds=3, seeds=7, sampling=SAMPLING)
+HEADER = {"format": FORMAT, "run_id": "r", "commit": "c", "dirty": False, "machine": "m", "fingerprint": "f"}
+
+
+def kept(folder, kind="record"):
+    return [entry for entry in read_journal(folder)[1] if entry["kind"] == kind]
+
+
+def placed(case):
+    return Placement((case.batch_size,), (0,), 3)
+
+
+def done_before(case, number, outcome="ok"):
+    return {"kind": "record", "case_id": case.case_id, "round": number, "outcome": outcome}
 
 
 class FakeLauncher:
@@ -20,13 +37,15 @@ class FakeLauncher:
 
     def measure(self, request, on_phase):
         self.requests.append(request)
-        self.kept_before.append(len(read_journal(self.folder)[1]))
+        self.kept_before.append(len(kept(self.folder)))
         on_phase("import")
         on_phase("timing")
         ending = self.endings.get((request.case, request.round), self.endings.get(request.case, "ok"))
         if isinstance(ending, BaseException):
             raise ending
-        return {"outcome": ending, "reason": "" if ending == "ok" else "because", "seconds": 1.0}
+        if isinstance(ending, dict):
+            return ending
+        return {"outcome": ending, "reason": "" if ending == "ok" else "because", "seconds": 1.0, "step_ns": 5.0}
 
     @property
     def order(self):
@@ -57,7 +76,7 @@ class Heard:
 
 @pytest.fixture
 def journal(tmp_path):
-    journal = Journal.create(tmp_path, {})
+    journal = Journal.create(tmp_path, {**HEADER, "sweep": SWEEP.to_json()})
     yield journal
     journal.close()
 
@@ -69,11 +88,12 @@ def run(tmp_path, journal):
     def run(endings=(), progress=None, sweep=SWEEP, after_round=lambda: None):
         launcher, heard = FakeLauncher(tmp_path, endings), Heard()
         try:
-            execute(sweep, progress or Progress(), launcher, journal, heard, after_round)
+            execute(sweep, progress or Progress(), run.chosen(launcher), journal, heard, placed, after_round)
         finally:
             run.launcher, run.heard = launcher, heard
-        return launcher, heard, read_journal(tmp_path)[1]
+        return launcher, heard, kept(tmp_path)
 
+    run.chosen = lambda launcher: lambda _case: launcher
     return run
 
 
@@ -123,9 +143,7 @@ def test_a_case_that_fails_in_a_later_round_is_not_tried_again_either(run):
 
 def test_what_was_measured_before_is_skipped(run):
     done = [(0, CASES[0]), (0, CASES[2]), (1, CASES[0])]
-    progress = Progress.of(
-        {"case_id": case.case_id, "round": number, "outcome": "ok"} for number, case in reversed(done)
-    )
+    progress = Progress.of(done_before(case, number) for number, case in reversed(done))
     launcher, heard, records = run(progress=progress)
     assert sorted(launcher.order + done) == sorted(SWEEP.schedule())
     assert sorted(heard.of("skipped")) == sorted(done)
@@ -133,24 +151,22 @@ def test_what_was_measured_before_is_skipped(run):
 
 
 def test_a_case_without_a_time_before_is_not_tried_again_after(run):
-    progress = Progress.of([{"case_id": CASES[3].case_id, "round": 0, "outcome": "timeout"}])
+    progress = Progress.of([done_before(CASES[3], 0, "timeout")])
     launcher, _, _ = run(progress=progress)
     assert CASES[3] not in [case for _, case in launcher.order]
 
 
 def test_a_finished_run_measures_nothing(run):
-    progress = Progress.of(
-        {"case_id": case.case_id, "round": number, "outcome": "ok"} for number, case in SWEEP.schedule()
-    )
+    progress = Progress.of(done_before(case, number) for number, case in SWEEP.schedule())
     launcher, heard, _ = run(progress=progress)
     assert launcher.order == []
     assert len(heard.of("skipped")) == 12
 
 
 def test_after_each_round_all_of_its_records_are_there(run, tmp_path):
-    kept = []
-    run(after_round=lambda: kept.append(len(read_journal(tmp_path)[1])))
-    assert kept == [4, 8, 12]
+    counts = []
+    run(after_round=lambda: counts.append(len(kept(tmp_path))))
+    assert counts == [4, 8, 12]
 
 
 def test_an_interrupt_is_raised_on_and_leaves_every_record_before_it(run, tmp_path):
@@ -158,7 +174,8 @@ def test_an_interrupt_is_raised_on_and_leaves_every_record_before_it(run, tmp_pa
     rounds = []
     with pytest.raises(KeyboardInterrupt):
         run({(third[1], third[0]): KeyboardInterrupt()}, after_round=lambda: rounds.append(1))
-    assert len(read_journal(tmp_path)[1]) == 2
+    assert len(kept(tmp_path)) == 2
+    assert len(kept(tmp_path, "attempt")) == 3
     assert len(run.launcher.order) == 3
     assert rounds == []
 
@@ -175,7 +192,81 @@ def test_the_observer_hears_start_phases_and_end_of_each_case(run):
 
 
 def test_the_observer_hears_of_an_end_only_once_the_record_is_kept(run, tmp_path, monkeypatch):
-    kept = []
-    monkeypatch.setattr(Heard, "case_finished", lambda *_: kept.append(len(read_journal(tmp_path)[1])))
+    counts = []
+    monkeypatch.setattr(Heard, "case_finished", lambda *_: counts.append(len(kept(tmp_path))))
     run(sweep=Sweep(CASES, rounds=1))
-    assert kept == [1, 2, 3, 4]
+    assert counts == [1, 2, 3, 4]
+
+
+def test_each_process_is_told_how_long_to_time_and_where_to_run(run):
+    launcher, _, _ = run()
+    for request in launcher.requests:
+        assert (request.sampling, request.cpus, request.threads) == (SAMPLING, (request.case.batch_size,), 3)
+
+
+def test_each_case_has_the_launcher_that_is_chosen_for_it(run, tmp_path):
+    asked, others = [], FakeLauncher(tmp_path)
+
+    def chosen(launcher):
+        return lambda case: (asked.append(case), launcher if case.engine == "manual" else others)[1]
+
+    run.chosen = chosen
+    launcher, _, _ = run()
+    assert asked == [case for _, case in SWEEP.schedule()]
+    assert {request.case.engine for request in launcher.requests} == {"manual"}
+    assert {request.case.engine for request in others.requests} == {"autograd"}
+
+
+def test_an_attempt_is_in_the_journal_before_its_process_starts(run, tmp_path, monkeypatch):
+    seen = []
+    measure = FakeLauncher.measure
+
+    def noting(self, request, on_phase):
+        seen.append(read_journal(tmp_path)[1][-1])
+        return measure(self, request, on_phase)
+
+    monkeypatch.setattr(FakeLauncher, "measure", noting)
+    launcher, _, _ = run()
+    assert seen == [{"kind": "attempt", "case_id": case.case_id, "round": number} for number, case in launcher.order]
+
+
+def test_a_case_that_is_begun_again_says_how_often_it_was(run, tmp_path):
+    third = list(SWEEP.schedule())[2]
+    for times in (1, 2):
+        progress = Progress.of(read_journal(tmp_path)[1])
+        with pytest.raises(KeyboardInterrupt):
+            run({(third[1], third[0]): KeyboardInterrupt()}, progress=progress)
+        assert len(kept(tmp_path, "attempt")) == 2 + times
+    _, _, records = run(progress=Progress.of(read_journal(tmp_path)[1]))
+    attempts = {(record["round"], record["case_id"]): record["attempts"] for record in records}
+    assert attempts.pop((third[0], third[1].case_id)) == 3
+    assert set(attempts.values()) == {1}
+    assert len(attempts) == 11
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"outcome": "ok", "reason": ""},
+        {"outcome": "ok", "reason": "", "step_ns": -1.0},
+        {"outcome": "ok", "reason": "", "step_ns": "fast"},
+        {"outcome": "ok", "reason": "", "step_ns": 5.0, "threads": 0.5},
+        {"outcome": "crashed", "reason": "", "convergence": 7},
+    ],
+)
+def test_a_record_that_nobody_could_read_again_is_a_crash_of_its_case_alone(run, record):
+    bad = CASES[1]
+    _, _, records = run({bad: record})
+    assert [each["outcome"] for each in records if each["case_id"] == bad.case_id] == ["crashed"]
+    [told] = [each for each in records if each["case_id"] == bad.case_id]
+    assert told["reason"].startswith("the worker's record makes no sense: ")
+    assert len([each for each in records if each["outcome"] == "ok"]) == 9
+
+
+@pytest.mark.parametrize("name", ["kind", "case_id", "round", "attempts"])
+def test_what_a_record_is_of_is_said_by_the_program_and_not_by_the_worker(run, name):
+    launcher, _, records = run({CASES[1]: {"outcome": "ok", "reason": "", "step_ns": 5.0, name: "another"}})
+    assert [(record["round"], record["case_id"]) for record in records] == [
+        (number, case.case_id) for number, case in launcher.order
+    ]
+    assert {record["attempts"] for record in records} == {1}

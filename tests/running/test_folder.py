@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 from datetime import UTC, datetime
@@ -7,7 +8,7 @@ import pytest
 
 from harness.plan.errors import PlanError
 from harness.running import folder as folder_module
-from harness.running.folder import Revision, make_run_folder, revision
+from harness.running.folder import Revision, make_run_folder, replaced, revision, sync_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NOW = datetime(2026, 7, 1, 12, 30, 5, tzinfo=UTC)
@@ -159,10 +160,113 @@ def test_a_folder_without_permission_is_refused(tmp_path):
         make_run_folder(tmp_path, "m", Revision(COMMIT, dirty=False), NOW)
 
 
-def test_a_folder_that_can_be_made_but_not_filled_is_refused(tmp_path, monkeypatch):
+def test_a_folder_that_can_be_made_but_not_filled_is_refused_and_not_left(tmp_path, monkeypatch):
     def full(**_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folder_module.tempfile, "TemporaryFile", full)
     with pytest.raises(PlanError, match="No space left on device"):
         make_run_folder(tmp_path, "m", Revision(COMMIT, dirty=False), NOW)
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_the_names_of_all_new_folders_are_on_the_disk(tmp_path, monkeypatch):
+    fsync, synced = os.fsync, []
+
+    def watched(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("what is synced is looked up in /proc")
+    monkeypatch.setattr(os, "fsync", watched)
+    make_run_folder(tmp_path / "a/b", "m", Revision(COMMIT, dirty=False), NOW)
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/m"]
+
+
+# Files that are replaced as a whole
+
+
+def test_a_file_is_replaced_when_all_of_it_is_on_the_disk(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    fsync, seen = os.fsync, []
+
+    def watched(descriptor):
+        seen.append((path.read_text(), os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with replaced(path) as unfinished:
+        unfinished.write_text("new")
+    # First the file while the old one is in its place, then the folder that names the new one.
+    assert seen == [("old", path.stat().st_ino), ("new", tmp_path.stat().st_ino)]
+    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize("moment", ["write", "fsync", "rename"])
+def test_a_file_that_cannot_be_replaced_is_as_it_was_and_the_error_names_it(tmp_path, monkeypatch, moment):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if moment == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    if moment == "rename":
+        monkeypatch.setattr(Path, "replace", full)
+
+    def replace():
+        with replaced(path) as unfinished:
+            unfinished.write_text("ne")
+            if moment == "write":
+                full()
+
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        replace()
+    assert raised.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def interrupted():
+        with replaced(path) as unfinished:
+            unfinished.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_run_left_of_a_file_does_not_hinder_the_next(tmp_path):
+    (tmp_path / ".table.csv.tmp").write_text("much longer than what comes")
+    with replaced(tmp_path / "table.csv") as unfinished:
+        unfinished.write_text("new")
+    assert (tmp_path / "table.csv").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_file_system_that_syncs_no_folders_is_no_failure(tmp_path, monkeypatch, number):
+    def fsync(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sync_folder(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+    with pytest.raises(OSError, match="broken"):
+        sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["../../x", "v1.0", "=cmd", "a" * 65, f"{COMMIT}-dirty/../x", "abc\n"], ids=ascii)
+def test_a_revision_that_is_no_commit_never_becomes_part_of_a_folders_name(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_REVISION", named)
+    with pytest.raises(PlanError, match="HARNESS_REVISION"):
+        revision(tmp_path)

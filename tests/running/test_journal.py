@@ -1,11 +1,18 @@
+import errno
+import fcntl
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from harness.plan.errors import PlanError
-from harness.running.journal import FILE, Journal, read_journal
+from harness.running import journal as journal_module
+from harness.running.journal import FILE, Journal, whole_size
 
+ROOT = Path(__file__).parents[2]
 HEADER = {"run_id": "20260101T000000Z-abc", "sweep": {"rounds": 3}}
 RECORDS = [
     {"kind": "record", "case_id": "line/manual/cpu/float32/b100", "round": 0, "outcome": "ok", "step_ns": 1.5},
@@ -17,6 +24,7 @@ RECORDS = [
         "stderr": "a\nb",
     },
 ]
+TORN = ("the last record was being written when the run ended; it is measured again",)
 
 
 @pytest.fixture
@@ -33,19 +41,19 @@ def written(folder, records):
     journal.close()
 
 
-def test_what_was_appended_is_read_in_order(tmp_path):
+def entries(folder):
+    """The lines of a journal, each of which must be whole."""
+    *lines, rest = (folder / FILE).read_bytes().split(b"\n")
+    assert rest == b""
+    return [json.loads(line) for line in lines]
+
+
+def test_what_was_appended_is_there_in_order_after_the_run_itself(tmp_path):
     written(tmp_path, RECORDS)
-    header, records = read_journal(tmp_path)
-    assert header == {"kind": "run", **HEADER}
-    assert records == RECORDS
+    assert entries(tmp_path) == [{"kind": "run", **HEADER}, *RECORDS]
 
 
-def test_a_run_without_a_record_is_a_run(tmp_path):
-    written(tmp_path, [])
-    assert read_journal(tmp_path) == ({"kind": "run", **HEADER}, [])
-
-
-def test_every_line_is_on_the_disk_before_append_returns(tmp_path, monkeypatch):
+def test_every_line_and_the_files_name_are_on_the_disk_before_the_next_step(tmp_path, monkeypatch):
     fsync, synced = os.fsync, []
 
     def watched(descriptor):
@@ -54,95 +62,217 @@ def test_every_line_is_on_the_disk_before_append_returns(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", watched)
     written(tmp_path, RECORDS)
-    inode = (tmp_path / FILE).stat().st_ino
-    # Each time all of the line had been handed to the system: header, then both records.
-    assert synced == [(inode, 1), (inode, 2), (inode, 3)]
+    folder, file = tmp_path.stat().st_ino, (tmp_path / FILE).stat().st_ino
+    # Each time all of the line had been handed to the system: header, the folder that holds the name, both records.
+    assert synced == [(file, 1), (folder, 1), (file, 2), (file, 3)]
 
 
 def test_each_entry_is_one_line_whatever_text_it_holds(journal, tmp_path):
     journal.append({"kind": "record", "reason": "one\ntwo\r\u2028three\x85\x00"})
-    assert (tmp_path / FILE).read_bytes().count(b"\n") == 2
-    assert read_journal(tmp_path)[1][0]["reason"] == "one\ntwo\r\u2028three\x85\x00"
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_number_that_json_has_not_costs_nobody_the_run(journal, tmp_path, value):
-    journal.append({"kind": "record", "loss": value})
-    journal.append({"kind": "record", "loss": 1.0})
-    first, second = read_journal(tmp_path)[1]
-    assert first["loss"] == pytest.approx(value, nan_ok=True)
-    assert second["loss"] == 1.0
+    assert entries(tmp_path)[1]["reason"] == "one\ntwo\r\u2028three\x85\x00"
+    assert b"\0" not in (tmp_path / FILE).read_bytes()
 
 
 def test_the_journal_of_another_run_is_never_overwritten(tmp_path):
     written(tmp_path, RECORDS)
+    before = (tmp_path / FILE).read_bytes()
     with pytest.raises(FileExistsError):
         Journal.create(tmp_path, HEADER)
-    assert read_journal(tmp_path)[1] == RECORDS
+    assert (tmp_path / FILE).read_bytes() == before
 
 
-def test_wherever_the_last_line_is_torn_the_lines_before_it_are_read(tmp_path):
+# A line that was being written when the run ended
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        b"{",
+        b'{"kind": "record", "case_id": "li',
+        b'{"kind": "record"}',
+        '{"kind": "record", "reason": "µ'.encode()[:-1],
+        b"\x00" * 512,
+        b'{"kind": "record", "reason": "' + b"\x00" * 4096,
+        b'{"kind": "record", "reason": "' + b"\x00" * 4096 + b'"}\n',
+        b"\x00" * 4096 + b'"}\n',
+    ],
+    ids=["a byte", "a half", "all but its end", "half a letter", "zeros", "zeros at the end", "in it", "in front"],
+)
+def test_a_torn_last_line_is_cut_off_and_reported_when_the_journal_is_gone_on_with(tmp_path, torn):
+    written(tmp_path, RECORDS[:1])
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(whole + torn)
+    journal = Journal.reopen(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == whole
+    assert journal.notes == TORN
+    journal.append(RECORDS[1])
+    journal.close()
+    assert entries(tmp_path)[1:] == RECORDS
+
+
+def test_wherever_the_last_line_is_torn_the_lines_before_it_stay(tmp_path):
     written(tmp_path, RECORDS)
     whole = (tmp_path / FILE).read_bytes()
     start_of_last = whole[:-1].rfind(b"\n") + 1
     for end in range(start_of_last, len(whole)):
-        (tmp_path / FILE).write_bytes(whole[:end])
-        assert read_journal(tmp_path)[1] == RECORDS[:1]
+        assert whole_size(whole[:end]) == start_of_last
+    assert whole_size(whole) == len(whole)
+    assert whole_size(b"") == 0
 
 
-@pytest.mark.parametrize(
-    "torn", [b"", b"{", b'{"kind": "record", "case_id": "li', b'{"kind": "record"}', b"\x00" * 512]
-)
-def test_a_torn_last_line_is_cut_off_when_the_journal_is_gone_on_with(tmp_path, torn):
-    written(tmp_path, RECORDS[:1])
-    with (tmp_path / FILE).open("ab") as file:
-        file.write(torn)
-    journal = Journal.reopen(tmp_path)
-    journal.append(RECORDS[1])
-    journal.close()
-    assert read_journal(tmp_path)[1] == RECORDS
-    assert torn == b"" or torn not in (tmp_path / FILE).read_bytes().splitlines()
+def test_zeros_before_the_last_line_are_damage_and_not_cut_off():
+    damaged = b'{"a": 1}\n{"b": \0}\n'
+    for last in (b'{"c": 3}\n', b'{"c"'):
+        assert whole_size(damaged + last) == len(damaged) + (len(last) if last.endswith(b"\n") else 0)
 
 
-def test_going_on_with_a_journal_keeps_every_byte_of_it(tmp_path):
+def test_going_on_with_a_journal_keeps_every_byte_of_it_and_has_nothing_to_report(tmp_path):
     written(tmp_path, RECORDS)
     before = (tmp_path / FILE).read_bytes()
-    Journal.reopen(tmp_path).close()
+    journal = Journal.reopen(tmp_path)
+    journal.close()
+    assert journal.notes == ()
     assert (tmp_path / FILE).read_bytes() == before
 
 
-RUN = json.dumps({"kind": "run", **HEADER})
-RECORD = json.dumps(RECORDS[0])
-DAMAGED = {
-    "empty": "",
-    "only a torn line": RUN,
-    "no JSON": f"{RUN}\nwhat?\n{RECORD}\n",
-    "a line torn in the middle": f"{RUN}\n{RECORD[:20]}\n{RECORD}\n",
-    "an empty line": f"{RUN}\n\n{RECORD}\n",
-    "a list": f"{RUN}\n[1]\n",
-    "null": f"{RUN}\nnull\n",
-    "a record without a run": f"{RECORD}\n",
-    "two runs": f"{RUN}\n{RUN}\n",
-    "no kind": f"{RUN}\n{{}}\n",
-    "another kind": f'{RUN}\n{{"kind": "weather"}}\n',
-}
+# A disk that takes no more
 
 
-@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_journal_is_refused_by_its_name(tmp_path, text):
-    (tmp_path / FILE).write_text(text)
-    with pytest.raises(PlanError, match=rf"{FILE} is damaged"):
-        read_journal(tmp_path)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_line_that_the_disk_does_not_take_is_taken_back_and_the_error_names_the_file(
+    tmp_path, monkeypatch, number, call
+):
+    class Failing(journal_module.FileIO):
+        fails = False
+
+        def write(self, data):
+            if self.fails and call == "write":
+                super().write(data[: len(data) // 2])
+                raise OSError(number, os.strerror(number))
+            return super().write(data)
+
+    def fsync(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(journal_module, "FileIO", Failing)
+    journal = Journal.create(tmp_path, HEADER)
+    journal.append(RECORDS[0])
+    before = (tmp_path / FILE).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Failing, "fails", True)
+        if call == "fsync":
+            patch.setattr(os, "fsync", fsync)
+        with pytest.raises(OSError, match=os.strerror(number)) as raised:
+            journal.append(RECORDS[1])
+    assert (raised.value.errno, raised.value.filename) == (number, str(tmp_path / FILE))
+    assert (tmp_path / FILE).read_bytes() == before
+    journal.append(RECORDS[1])
+    journal.close()
+    assert entries(tmp_path)[1:] == RECORDS
 
 
-def test_a_folder_without_a_journal_is_refused(tmp_path):
-    with pytest.raises(PlanError, match="no results folder"):
-        read_journal(tmp_path)
-    with pytest.raises(PlanError, match="no results folder"):
-        read_journal(tmp_path / "not-there")
+def test_a_line_that_cannot_be_taken_back_at_once_is_before_the_next_one(tmp_path, monkeypatch):
+    class Broken(journal_module.FileIO):
+        broken = False
+
+        def write(self, data):
+            if self.broken:
+                super().write(data[:20])
+                raise OSError(errno.EIO, "broken")
+            return super().write(data)
+
+        def truncate(self, size=None):
+            if self.broken:
+                raise OSError(errno.EIO, "broken")
+            return super().truncate(size)
+
+    monkeypatch.setattr(journal_module, "FileIO", Broken)
+    journal = Journal.create(tmp_path, HEADER)
+    monkeypatch.setattr(Broken, "broken", True)
+    with pytest.raises(OSError, match="broken"):
+        journal.append(RECORDS[0])
+    assert not (tmp_path / FILE).read_bytes().endswith(b"\n")
+    monkeypatch.setattr(Broken, "broken", False)
+    journal.append({})
+    journal.append(RECORDS[1])
+    journal.close()
+    assert entries(tmp_path) == [{"kind": "run", **HEADER}, {}, RECORDS[1]]
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
-    (tmp_path / FILE).write_bytes(b"\x89PNG\xff\n")
-    with pytest.raises(PlanError, match=FILE):
-        read_journal(tmp_path)
+def test_a_write_that_takes_only_a_part_goes_on_with_the_rest(tmp_path, monkeypatch):
+    class Short(journal_module.FileIO):
+        def write(self, data):
+            return super().write(data[:7])
+
+    monkeypatch.setattr(journal_module, "FileIO", Short)
+    written(tmp_path, RECORDS)
+    assert entries(tmp_path)[1:] == RECORDS
+
+
+def test_a_journal_that_cannot_be_begun_leaves_none(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=FILE):
+        Journal.create(tmp_path, HEADER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_journal_that_cannot_be_written_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(PlanError, match=f"{FILE} cannot be written: No such file or directory"):
+        Journal.reopen(tmp_path)
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(PlanError, match=f"{FILE} cannot be written: Is a directory"):
+        Journal.reopen(tmp_path)
+
+
+# Two runs in one folder
+
+OTHER = """
+import sys
+from pathlib import Path
+from harness.running.journal import Journal
+journal = Journal.{}
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["create(Path('.'), {})", "reopen(Path('.'))"], ids=["new", "gone on with"])
+def test_a_journal_that_another_process_writes_to_is_refused_until_that_ends(tmp_path, how):
+    if how.startswith("reopen"):
+        written(tmp_path, RECORDS)
+    with subprocess.Popen(
+        (sys.executable, "-P", "-c", OTHER.format(how)),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "open\n"
+        with (tmp_path / FILE).open("ab") as file:
+            file.write(b'{"kind": "re')  # it is in the middle of a line
+        before = (tmp_path / FILE).read_bytes()
+        with pytest.raises(PlanError, match="that run has not ended"):
+            Journal.reopen(tmp_path)
+        assert (tmp_path / FILE).read_bytes() == before
+        other.kill()
+    Journal.reopen(tmp_path).close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_file_system_without_locks_is_gone_on_with_and_reported(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    written(tmp_path, RECORDS)
+    journal = Journal.reopen(tmp_path)
+    journal.append({})
+    journal.close()
+    [note] = journal.notes
+    assert "has no locks" in note
+    assert len(entries(tmp_path)) == 4

@@ -10,8 +10,10 @@ import pytest
 
 from harness.measuring.protocol import PHASES, PROTOCOL, Request
 from harness.plan.case import Case
+from harness.plan.presets import Sampling
 from harness.running import launcher as launcher_module
 from harness.running.launcher import WORKER, Launcher, worker_environment
+from harness.training.toolchain import missing_toolchain
 
 ROOT = Path(__file__).parents[2]
 REQUEST = Request(Case("line", "manual", "cpu", "float32", 100), round=2, seeds=5)
@@ -46,10 +48,10 @@ def worker(tmp_path, monkeypatch):
     """Makes a launcher whose worker is this small program, run in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def make(program: str, timeout_s: float = LAX_S) -> Launcher:
+    def make(program: str, timeout_s: float = LAX_S, term_s: float = 1.0) -> Launcher:
         Path("worker.py").write_text(SPEAK + program)
         command = (sys.executable, "-S", "-P", "worker.py")
-        return Launcher({**os.environ, "PYTHONPATH": str(ROOT)}, command, timeout_s)
+        return Launcher({**os.environ, "PYTHONPATH": str(ROOT)}, command, timeout_s, term_s)
 
     return make
 
@@ -93,9 +95,21 @@ def was_waited_for(pid: int) -> bool:
 
 
 def test_the_record_comes_back_with_the_seconds_the_process_took(worker):
-    record = worker("send('hello', protocol=1); time.sleep(0.2); finish(step_ns=7)").measure(REQUEST)
-    assert record == {"outcome": "ok", "reason": "", "step_ns": 7, "seconds": record["seconds"]}
+    record = worker(f"send('hello', protocol={PROTOCOL}); time.sleep(0.2); finish(step_ns=7)").measure(REQUEST)
+    parents = {"seconds": record["seconds"], "phases_ns": record["phases_ns"]}
+    assert record == {"outcome": "ok", "reason": "", "step_ns": 7} | parents
     assert 0.2 <= record["seconds"] < LAX_S
+
+
+@pytest.mark.parametrize("ending", ["finish()", "os._exit(3)", "os.write(1, b'nonsense\\n'); live_on()", "live_on()"])
+def test_the_phases_take_together_as_long_as_the_process(worker, ending):
+    program = f"phase('import'); time.sleep(0.1); phase('timing'); time.sleep(0.3); phase('import'); {ending}"
+    record = worker(program, timeout_s=1.0 if ending == "live_on()" else LAX_S).measure(REQUEST)
+    phases = record["phases_ns"]
+    assert list(phases) == ["start", "import", "timing", *(["exit"] if ending == "finish()" else [])]
+    assert phases["import"] >= 0.1e9
+    assert 0.3e9 <= phases["timing"] < 2e9
+    assert sum(phases.values()) / 1e9 == pytest.approx(record["seconds"], abs=0.02)
 
 
 def test_the_worker_is_told_the_case_in_one_line(worker):
@@ -106,7 +120,7 @@ def test_the_worker_is_told_the_case_in_one_line(worker):
 
 def test_phases_are_passed_on_in_the_order_they_start(worker):
     heard = []
-    program = "phase('import'); phase('setup'); send('blocks', ns=[5]); phase('timing'); finish()"
+    program = "phase('import'); phase('setup'); send('begin'); phase('timing'); finish()"
     worker(program).measure(REQUEST, heard.append)
     assert heard == ["import", "setup", "timing"]
 
@@ -125,8 +139,8 @@ for byte in lines:
 
 
 def test_a_record_larger_than_the_pipe_arrives_whole(worker):
-    record = worker("finish(blocks_ns=list(range(10**9, 10**9 + 300_000)))").measure(REQUEST)
-    assert record["blocks_ns"] == list(range(10**9, 10**9 + 300_000))
+    record = worker("finish(numbers=list(range(10**9, 10**9 + 300_000)))").measure(REQUEST)
+    assert record["numbers"] == list(range(10**9, 10**9 + 300_000))
 
 
 def test_the_worker_has_the_environment_it_is_given_and_no_other(worker, monkeypatch):
@@ -145,11 +159,63 @@ def test_the_parent_sleeps_while_the_worker_measures(worker):
     assert time.process_time() - before < 0.3
 
 
-def test_a_worker_that_has_its_record_but_does_not_exit_keeps_the_record(worker, monkeypatch):
-    monkeypatch.setattr(launcher_module, "_EXIT_S", 0.3)
-    record = worker("say_pid(); finish(step_ns=7); live_on()").measure(REQUEST)
-    assert record["step_ns"] == 7
-    assert was_waited_for(said_pids()[0])
+# Blocks that are timed
+
+BLOCKS = """
+def timed(blocks, ns, told=None):
+    phase("timing")
+    for block in range(blocks):
+        send("begin")
+        time.sleep(ns / 1e9)
+        send("end")
+    told = told or ns
+    blocks_ns = [told] * blocks
+    finish(step_ns=told / 10, blocks_ns=blocks_ns, counted=list(range(blocks)), block_steps=10, **more)
+more = {}
+"""
+
+
+def test_blocks_that_both_clocks_have_seen_alike_keep_their_time(worker):
+    record = worker(f"{BLOCKS}timed(5, 50_000_000, 50_100_000)").measure(REQUEST)
+    assert (record["outcome"], record["step_ns"]) == ("ok", 5_010_000)
+    assert 0.95 < record["clock_ratio"] < 1.1
+
+
+def test_a_worker_whose_clock_runs_slower_than_the_parents_has_no_time(worker):
+    record = worker(f"{BLOCKS}timed(5, 50_000_000, 25_000_000)").measure(REQUEST)
+    assert record["outcome"] == "rejected"
+    assert "the worker's clock is not to be trusted" in record["reason"]
+    assert "step_ns" not in record
+    assert record["phases_ns"]["timing"] > 0.25e9
+
+
+@pytest.mark.parametrize(("events", "named"), [("'begin', 'begin', 'end'", "begin"), ("'begin', 'end', 'end'", "end")])
+def test_a_block_that_begins_or_ends_twice_is_a_crash(worker, events, named):
+    program = f"{BLOCKS}phase('timing')\nfor at in ({events}): send(at)\n"
+    record = worker(f"{program}finish(blocks_ns=[1], counted=[0], block_steps=1)").measure(REQUEST)
+    assert record["outcome"] == "crashed"
+    wanted = f"the worker wrote an event that is unknown, or comes at the wrong time: '{named}', in phase timing"
+    assert record["reason"] == wanted
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "blocks_ns=[0, 0], counted=[0, 1]",
+        "blocks_ns=[10**7, 10**7], counted=[7]",
+        "blocks_ns=[10**7, 10**7], counted=[]",
+        "blocks_ns=[10**7, 10**7]",
+        "blocks_ns=['a', 'b'], counted=[0, 1]",
+        "blocks_ns=5, counted=[0]",
+        "blocks_ns={'a': 1, 'b': 2}, counted=[0, 1]",
+        "blocks_ns=[10**7, 10**7], counted=None",
+    ],
+)
+def test_a_record_whose_blocks_make_no_sense_ends_its_case_and_not_the_run(worker, more):
+    blocks = 'phase(\'timing\')\nos.write(1, b\'{"event": "begin"}\\n{"event": "end"}\\n\' * 2)\n'
+    record = worker(f"{blocks}finish(block_steps=1, {more})").measure(REQUEST)
+    assert record["outcome"] == "crashed"
+    assert record["reason"].startswith("the worker's record of its blocks makes no sense: ")
 
 
 # A worker that dies
@@ -227,11 +293,36 @@ def test_blocks_do_not_put_off_the_deadline(worker):
     program = """
 phase('timing')
 for _ in range(100):
-    send('blocks', ns=[1])
+    send('begin')
     time.sleep(0.1)
+    send('end')
 """
     record = worker(program, timeout_s=1.0).measure(REQUEST)
     assert (record["outcome"], record["reason"]) == ("timeout", "took longer than 1 s in phase timing")
+
+
+def test_a_worker_that_must_end_may_clean_up_first(worker):
+    program = """
+def tidy(*_):
+    time.sleep(0.3)
+    open("tidy", "w").close()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, tidy)
+phase('timing')
+live_on()
+"""
+    record = worker(program, timeout_s=0.5, term_s=20.0).measure(REQUEST)
+    assert (record["outcome"], record["reason"]) == ("timeout", "took longer than 0.5 s in phase timing")
+    assert Path("tidy").exists()
+    assert record["seconds"] < 10
+
+
+def test_a_worker_that_does_not_heed_a_polite_signal_is_killed_soon(worker):
+    program = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say_pid(); phase('timing'); live_on()"
+    record = worker(program, timeout_s=0.5, term_s=0.5).measure(REQUEST)
+    assert (record["outcome"], record["reason"]) == ("timeout", "took longer than 0.5 s in phase timing")
+    assert 1.0 <= record["seconds"] < 5
+    assert was_waited_for(said_pids()[0])
 
 
 @pytest.mark.parametrize("timeout_s", [1e9, float("inf")])
@@ -253,14 +344,33 @@ def test_however_a_worker_ends_none_of_its_processes_is_left(worker, outcome, en
 for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(name, signal.SIG_IGN)
 child = subprocess.Popen(["sleep", "120"], stdout=subprocess.DEVNULL)
-say_pid(child.pid)
+gone = subprocess.Popen(["sleep", "120"], stdout=subprocess.DEVNULL, start_new_session=True)
+say_pid(child.pid, gone.pid)
 phase('timing')
 {ending}
 """
-    assert worker(program, timeout_s=1.0 if outcome == "timeout" else LAX_S).measure(REQUEST)["outcome"] == outcome
-    pid, child = said_pids()
+    launcher = worker(program, timeout_s=1.0 if outcome == "timeout" else LAX_S, term_s=0.3)
+    assert launcher.measure(REQUEST)["outcome"] == outcome
+    pid, *children = said_pids()
     assert was_waited_for(pid)
-    assert ended(child)
+    assert len(children) == 2
+    assert all(ended(child) for child in children)
+
+
+def test_what_a_worker_left_behind_in_a_session_of_its_own_holds_nothing_open(worker):
+    # It has the worker's stdout, so that the stream has no end.
+    program = "gone = subprocess.Popen(['sleep', '120'], start_new_session=True); say_pid(gone.pid); finish(step_ns=7)"
+    record = worker(program).measure(REQUEST)
+    assert (record["outcome"], record["step_ns"]) == ("ok", 7)
+    assert record["seconds"] < 5
+    assert ended(said_pids()[1])
+
+
+def test_processes_of_others_are_left_alone(worker):
+    with subprocess.Popen(["sleep", "120"], start_new_session=True) as other:
+        worker("finish()").measure(REQUEST)
+        assert other.poll() is None
+        other.kill()
 
 
 # A worker that talks nonsense
@@ -301,11 +411,69 @@ def test_a_worker_that_talks_nonsense_and_lives_on_is_ended_at_once(worker, monk
 def test_a_worker_of_another_protocol_is_refused_by_both_numbers(worker):
     record = worker("send('hello', protocol=99); time.sleep(0.1)").measure(REQUEST)
     assert record["outcome"] == "crashed"
-    assert record["reason"] == f"the worker speaks protocol 99, this program {PROTOCOL} in phase start"
+    assert record["reason"] == f"the worker speaks protocol 99, this program {PROTOCOL}, in phase start"
 
 
-def test_an_event_of_a_kind_not_known_here_is_passed_over(worker):
-    assert worker("send('weather', sky='blue'); finish(step_ns=1)").measure(REQUEST)["outcome"] == "ok"
+def test_an_event_of_an_unknown_kind_is_a_crash_that_names_it(worker):
+    record = worker("phase('gate'); send('weather', sky='blue'); finish(step_ns=1)").measure(REQUEST)
+    assert record["outcome"] == "crashed"
+    assert record["reason"] == (
+        "the worker wrote an event that is unknown, or comes at the wrong time: 'weather', in phase gate"
+    )
+
+
+def test_half_a_line_is_a_crash_that_shows_it(worker):
+    record = worker("phase('gate'); os.write(1, b'{\"event\": \"rec'); os._exit(0)").measure(REQUEST)
+    assert record["outcome"] == "crashed"
+    assert record["reason"] == 'the worker wrote half an event: b\'{"event": "rec\', in phase gate'
+
+
+def test_half_a_line_after_the_answer_is_a_crash_as_well(worker):
+    record = worker("finish(step_ns=1); os.write(1, b'and mo'); os._exit(0)").measure(REQUEST)
+    assert record["outcome"] == "crashed"
+    assert "half an event" in record["reason"]
+    assert "step_ns" not in record
+
+
+@pytest.mark.parametrize("more", ["finish(step_ns=1)", "send('begin')", "phase('timing')", "send('hello', protocol=2)"])
+def test_whoever_goes_on_after_its_answer_is_not_believed(worker, more):
+    record = worker(f"finish(step_ns=7); {more}; live_on()").measure(REQUEST)
+    assert record["outcome"] == "crashed"
+    assert record["reason"].startswith("the worker went on after its answer, with event '")
+    assert "step_ns" not in record
+    assert record["seconds"] < 5
+
+
+@pytest.mark.parametrize(
+    "record", [{"outcome": "fine", "reason": ""}, {"outcome": "ok", "reason": None}, {"outcome": "ok"}, [], 7]
+)
+def test_a_record_without_a_known_outcome_and_a_text_for_a_reason_is_no_record(worker, record):
+    told = worker(f"phase('end'); send('record', record={record!r})").measure(REQUEST)
+    assert told["outcome"] == "crashed"
+    assert "is no event" in told["reason"]
+    assert "in phase end" in told["reason"]
+
+
+def test_a_line_that_never_ends_is_not_collected_for_ever(worker, monkeypatch):
+    monkeypatch.setattr(launcher_module, "MAX_LINE_BYTES", 3 * 2**20)
+    program = "phase('gate')\nwhile True: os.write(1, b'x' * 100_000)"
+    record = worker(program).measure(REQUEST)
+    assert record["outcome"] == "crashed"
+    assert record["reason"] == "the worker wrote a line of more than 3 MiB, in phase gate"
+    assert record["seconds"] < 10
+
+
+def test_an_event_that_is_nested_too_deeply_is_a_crash(worker):
+    record = worker("os.write(1, b'[' * 100_000 + b']' * 100_000 + b'\\n'); time.sleep(0.1)").measure(REQUEST)
+    assert record["outcome"] == "crashed"
+
+
+def test_a_worker_that_has_answered_but_does_not_exit_is_ended_and_not_believed(worker, monkeypatch):
+    monkeypatch.setattr(launcher_module, "_EXIT_S", 0.3)
+    record = worker("say_pid(); finish(step_ns=7); live_on()").measure(REQUEST)
+    assert (record["outcome"], record["reason"]) == ("crashed", "it answered but did not exit, in phase exit")
+    assert "step_ns" not in record
+    assert was_waited_for(said_pids()[0])
 
 
 def test_a_worker_that_closes_its_stream_and_lives_on_is_ended(worker, monkeypatch):
@@ -323,7 +491,7 @@ def test_what_a_library_prints_after_the_worker_claimed_stdout_does_not_spoil_th
 import ctypes
 from harness.measuring.protocol import claim_stdout
 events = claim_stdout()
-events.send("hello", protocol=1)
+events.send("hello", protocol=2)
 os.write(1, b"from the system call\\n")
 libc = ctypes.CDLL(None)
 libc.puts(b"from C")
@@ -345,7 +513,7 @@ from harness.measuring.protocol import Request
 from harness.plan.case import Case
 from harness.running.launcher import Launcher
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run in the background, where it is ignored
-launcher = Launcher(dict(os.environ), (sys.executable, "-S", "-P", "worker.py"))
+launcher = Launcher(dict(os.environ), (sys.executable, "-S", "-P", "worker.py"), term_s=0.5)
 try:
     launcher.measure(Request(Case("line", "manual", "cpu", "float32", 100), 0, 0))
 except KeyboardInterrupt:
@@ -383,12 +551,52 @@ def test_a_terminals_interrupt_does_not_reach_the_worker_by_itself(worker):
 # What a worker is started with
 
 
-def test_compile_caches_are_the_runs_own_and_compiling_starts_no_processes_beside_the_timing(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere/else")
+def test_caches_are_the_runs_own_and_compiling_starts_no_processes_beside_the_timing(tmp_path, monkeypatch):
+    names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH")
+    for name in names:
+        monkeypatch.setenv(name, "/somewhere/else")
     environment = worker_environment(tmp_path)
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
-        assert Path(environment[name]).is_relative_to(tmp_path)
+    assert all(Path(environment[name]).is_relative_to(tmp_path) for name in names)
+    assert len({environment[name] for name in names}) == len(names)
     assert environment["TORCHINDUCTOR_COMPILE_THREADS"] == "1"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.skipif(missing_toolchain("cpu") is not None, reason="needs what torch.compile needs")
+def test_a_real_compile_breaks_no_seal_and_writes_into_no_folder_of_the_users(tmp_path, monkeypatch):
+    folders = {name: tmp_path / name.lower() for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        monkeypatch.setenv(name, str(folder))
+    user = os.environ.get("USER") or "root"
+    own = {
+        f".cache/torch_extensions/{user}": "HOME",
+        "torch/kernels": "XDG_CACHE_HOME",
+        f"torchinductor_{user}": "TMPDIR",
+    }
+    for path, name in own.items():
+        (folders[name] / path).mkdir(parents=True)
+        (folders[name] / path / "mine").write_text("mine")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folders["TMPDIR"] / f"torchinductor_{user}"))
+    before = {name: tree(folder) for name, folder in folders.items()}
+    cache = tmp_path / "cache"
+    request = Request(
+        Case("line", "compile_step", "cpu", "float32", 100), 0, 0, Sampling(budget_ns=50_000_000), threads=1
+    )
+    record = Launcher(worker_environment(cache)).measure(request)
+    assert (record["outcome"], record["reason"]) == ("ok", "")
+    assert (record["compile_cache"], record["graphs"]) == ("cold", 1)
+    assert tree(cache / "inductor")
+    # The compiler's precompiled headers are the only thing that torch puts where no setting of ours reaches.
+    headers = {
+        name for name in tree(folders["TMPDIR"]) if name.startswith(f"torchinductor_{user}/precompiled_headers/")
+    }
+    after = {name: tree(folder) for name, folder in folders.items()}
+    after["TMPDIR"] = {name: text for name, text in after["TMPDIR"].items() if name not in headers}
+    assert after == before
 
 
 def test_what_the_caller_set_reaches_the_worker(tmp_path, monkeypatch):

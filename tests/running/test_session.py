@@ -1,24 +1,35 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from harness.measuring import machine as machine_module
+from harness.measuring.cpus import cpu_list, physical_cores, place
 from harness.plan.case import Case
 from harness.plan.errors import NotComparable, PlanError
+from harness.plan.presets import Sampling
 from harness.plan.sweep import Sweep
 from harness.plan.targets import ThroughputTarget
 from harness.running import session as session_module
-from harness.running.journal import FILE, read_journal
+from harness.running.journal import FILE
 from harness.running.launcher import DEFAULT_TIMEOUT_S
+from harness.running.records import read_journal
 from harness.running.session import Machine, Session, this_machine
 
 H200 = "NVIDIA H200, 580.65.06, 143771, 9.0, GPU-1, Disabled, 700.00"
 OUTER_PATH = os.environ["PATH"]
-RECORD = {"kind": "record", "case_id": "line/manual/cpu/float32/b10", "round": 0, "outcome": "ok"}
+RECORD = {
+    "kind": "record",
+    "case_id": "line/manual/cpu/float32/b10",
+    "round": 0,
+    "outcome": "ok",
+    "reason": "",
+    "step_ns": 5.0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +43,10 @@ def known_machine(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     installed(monkeypatch, "2.13.0+cu130")
+
+
+def records(folder):
+    return [entry for entry in read_journal(folder)[1] if entry["kind"] == "record"]
 
 
 def installed(monkeypatch, torch):
@@ -231,21 +246,23 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 
 class FakeLauncher:
-    """Notes what it is made with and that the cache's folder is there while it measures."""
+    """Notes what it is made with and asked for, and that the folder of the caches is there while it measures."""
 
     made = ()
     ending = None
 
     def __init__(self, environment, timeout_s):
         self.cache = Path(environment["TORCHINDUCTOR_CACHE_DIR"]).parent
-        FakeLauncher.made = (*FakeLauncher.made, (self.cache, timeout_s))
+        self.timeout_s = timeout_s
 
     def measure(self, request, on_phase):
-        assert self.cache.is_dir()
-        (self.cache / "inductor").mkdir(exist_ok=True)
+        assert self.cache.parent.is_dir()
+        parent = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        FakeLauncher.made = (*FakeLauncher.made, (self.cache, self.timeout_s, request, parent))
+        (self.cache / "inductor").mkdir(exist_ok=True, parents=True)
         if self.ending:
             raise self.ending
-        return {"outcome": "ok", "reason": ""}
+        return {"outcome": "ok", "reason": "", "step_ns": 5.0}
 
 
 class Unheard:
@@ -264,11 +281,12 @@ def fake_launcher(monkeypatch):
 def test_a_run_measures_what_is_missing_with_a_compile_cache_that_goes_with_it(begun, fake_launcher):
     session = Session.resume(begun)
     rounds = []
-    session.measure(Unheard(), None, after_round=lambda: rounds.append(len(read_journal(begun)[1])))
+    session.measure(Unheard(), None, after_round=lambda: rounds.append(len(records(begun))))
     session.journal.close()
-    [(cache, timeout_s)] = fake_launcher.made
-    assert timeout_s == DEFAULT_TIMEOUT_S
-    assert not cache.exists()
+    assert len(fake_launcher.made) == 3
+    assert {timeout_s for _, timeout_s, *_ in fake_launcher.made} == {DEFAULT_TIMEOUT_S}
+    [cache] = {cache for cache, *_ in fake_launcher.made}
+    assert not cache.parent.exists()
     assert rounds == [2, 4]
 
 
@@ -278,6 +296,83 @@ def test_the_compile_cache_goes_with_an_interrupted_run_as_well(begun, fake_laun
     with pytest.raises(KeyboardInterrupt):
         session.measure(Unheard(), 2.5, after_round=lambda: None)
     session.journal.close()
-    [(cache, timeout_s)] = fake_launcher.made
+    [(cache, timeout_s, *_)] = fake_launcher.made
     assert timeout_s == 2.5
-    assert not cache.exists()
+    assert not cache.parent.exists()
+
+
+def test_a_cold_run_has_a_compile_cache_for_each_case_empty_in_its_first_round(tmp_path, fake_launcher):
+    cold = replace(sweep("cpu"), cold=True)
+    session = Session.start(cold, this_machine(cold), tmp_path / "out")
+    session.measure(Unheard(), None, after_round=lambda: None)
+    session.journal.close()
+    caches = {}
+    for cache, _, request, _ in fake_launcher.made:
+        caches.setdefault(request.case, set()).add(cache)
+    assert all(len(of_case) == 1 for of_case in caches.values())
+    assert len(set.union(*caches.values())) == len(cold.cases) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin processes")
+def test_worker_and_parent_are_placed_apart_while_a_run_measures_and_the_parent_is_free_afterwards(
+    begun, fake_launcher
+):
+    before = os.sched_getaffinity(0)
+    session = Session.resume(begun)
+    session.measure(Unheard(), None, after_round=lambda: None)
+    session.journal.close()
+    assert os.sched_getaffinity(0) == before
+    for _, _, request, parent in fake_launcher.made:
+        where = place("cpu", None, before)
+        assert (request.cpus, request.threads) == (where.worker, where.threads)
+        assert parent == set(where.parent)
+        assert request.sampling == sweep("cpu").sampling
+
+
+# Real workers
+
+
+class Looking:
+    """Looks, when the timing of a case begins, where its worker may run: the child with a worker's mark."""
+
+    def __init__(self):
+        self.seen = []
+
+    def phase_started(self, phase):
+        if phase == "timing":
+            self.seen.append((os.sched_getaffinity(0), [set(cpus) for cpus in self._of_workers()]))
+
+    @staticmethod
+    def _of_workers():
+        for path in Path("/proc").glob("[0-9]*/status"):
+            try:
+                facts = dict(line.split(":\t", 1) for line in path.read_text().splitlines() if ":\t" in line)
+                marked = b"HARNESS_WORKER=" in path.with_name("environ").read_bytes()
+            except OSError:
+                continue
+            if marked and facts["PPid"] == str(os.getpid()):
+                yield cpu_list(facts["Cpus_allowed_list"])
+
+    def __getattr__(self, _name):
+        return lambda *_: None
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_in_a_real_run_the_worker_really_is_where_it_is_placed_and_never_where_its_parent_is(tmp_path):
+    allowed = os.sched_getaffinity(0)
+    if len(physical_cores(allowed)) < 2:
+        pytest.skip("needs two cores: on one, worker and parent share it")
+    short = Sweep((Case("line", "manual", "cpu", "float32", 100),), 1, 1, sampling=Sampling(budget_ns=50_000_000))
+    session, looking = Session.start(short, this_machine(short), tmp_path / "out"), Looking()
+    session.measure(looking, 120.0, after_round=lambda: None)
+    session.journal.close()
+    [record] = records(session.folder)
+    assert (record["outcome"], record["reason"]) == ("ok", "")
+    [(parent, workers)] = looking.seen
+    [worker] = workers
+    where = place("cpu", None, allowed)
+    assert worker == set(record["cpus"]) == set(where.worker)
+    assert parent == set(where.parent)
+    assert not worker & parent
+    assert record["threads"] == where.threads == len(worker)
+    assert 0.9 < record["clock_ratio"] < 1.5

@@ -1,3 +1,4 @@
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import pytest
 from harness.plan.case import Case
 from harness.plan.errors import PlanError
 from harness.plan.sweep import Sweep
+from harness.plan.text import printable
 from harness.tables.build import Tables, build_tables
 from harness.tables.columns import SCHEMA, TABLES
 from harness.tables.files import read_table, write_tables
 
+RUN_TABLES = [part.name for part in fields(Tables)]
 CASE = Case("line", "autograd", "cpu", "float32", 100)
 TARGETS = {
     "max_loss": 0.1,
@@ -54,20 +57,20 @@ def edit(folder: Path, table: str, change: Any) -> None:
     change(pd.read_csv(path)).to_csv(path, index=False)
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", RUN_TABLES)
 def test_a_table_comes_back_from_its_folder_as_it_was_to_nine_digits(table, run):
     written, read = getattr(two_rounds(), table), read_table(run, table)
     written = written.astype(dict.fromkeys(written.select_dtypes("Int64"), float))  # its gaps are NaN in a file
     pd.testing.assert_frame_equal(read, written, check_dtype=False, check_exact=False, rtol=1e-8)
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", RUN_TABLES)
 def test_a_table_is_read_from_its_own_file_wherever_it_was_moved(table, run, tmp_path):
     moved = (run / f"{table}.csv").rename(tmp_path / "elsewhere.txt")
     assert list(read_table(moved, table).columns) == [column.name for column in TABLES[table]]
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", RUN_TABLES)
 def test_a_file_begins_with_the_columns_in_their_order(table, run):
     head = (run / f"{table}.csv").read_text("utf-8").splitlines()[0]
     assert head.split(",") == [column.name for column in TABLES[table]]
@@ -90,7 +93,7 @@ def test_a_write_that_fails_halfway_leaves_the_old_table_whole(run, monkeypatch)
     assert (run / "measurements.csv").read_bytes() == before
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", RUN_TABLES)
 def test_the_tables_of_a_run_that_measured_nothing_come_back_too(table, tmp_path):
     write_tables(tmp_path, tables())
     assert len(read_table(tmp_path, table)) == (1 if table == "summary" else 0)
@@ -105,7 +108,7 @@ def test_texts_that_are_empty_come_back_as_empty_texts(run):
 @pytest.mark.parametrize("digits", ["123456789012", "000000000012", "12345678e012", "1e9999999999"])
 def test_a_commit_or_fingerprint_that_looks_like_a_number_comes_back_digit_by_digit(digits, tmp_path):
     write_tables(tmp_path, two_rounds(commit=digits, fingerprint=digits, run_id=digits))
-    for table in TABLES:
+    for table in RUN_TABLES:
         found = read_table(tmp_path, table)
         for name in ("commit", "fingerprint", "run_id"):
             assert set(found[name]) == {digits}, name
@@ -118,7 +121,7 @@ def test_columns_that_this_version_does_not_know_are_kept_and_ignored(run):
     assert set(summary.columns) > {column.name for column in TABLES["summary"]}
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", RUN_TABLES)
 def test_a_higher_schema_is_refused_with_both_numbers_and_what_to_do(table, run):
     edit(run, table, lambda found: found.assign(schema=SCHEMA + 1))
     with pytest.raises(PlanError) as refused:
@@ -170,3 +173,57 @@ def test_a_file_that_is_not_there_is_refused_with_the_reason(tmp_path):
     for path in (tmp_path, tmp_path / "none", tmp_path / "file" / "below", tmp_path / ("long" * 100)):
         with pytest.raises(PlanError, match="cannot be read: "):
             read_table(path, "summary")
+
+
+# Files of strangers
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda table: table.assign(step_ns="abc"), "row 2: step_ns 'abc': must be a number"),
+        (lambda table: table.assign(outcome=["ok", "fine"]), "row 3: outcome 'fine'"),
+        (lambda table: table.assign(round=[0, -1]), "row 3: round -1.0: must be a whole number"),
+        (lambda table: table.assign(round=[0, 0]), "row 3: run_id and case_id and round are those of an earlier row"),
+        (lambda table: table.assign(machine="=cmd"), "row 2: machine '=cmd'"),
+        (lambda table: pd.concat([table, table["step_ns"]], axis=1), "has the column 'step_ns' twice"),
+    ],
+    ids=range(6),
+)
+def test_a_cell_that_its_column_cannot_hold_is_refused_with_row_and_column(change, text, run):
+    edit(run, "measurements", change)
+    with pytest.raises(PlanError) as refused:
+        read_table(run, "measurements")
+    assert f"measurements.csv: {text}" in str(refused.value)
+
+
+def test_a_case_that_is_twice_in_a_summary_is_refused(run):
+    edit(run, "summary", lambda table: pd.concat([table, table]))
+    with pytest.raises(PlanError, match="row 3: case_id are those of an earlier row: line/autograd"):
+        read_table(run, "summary")
+
+
+def test_a_table_of_before_a_column_was_added_has_it_empty(run):
+    edit(run, "measurements", lambda table: table.drop(columns=["latency_ns", "cpus", "attempts"]))
+    found = read_table(run, "measurements")
+    assert found["latency_ns"].isna().all()
+    assert found["attempts"].isna().all()
+    assert found["cpus"].tolist() == ["", ""]
+
+
+@pytest.mark.parametrize("reason", ["=cmd|' /C calc'!A0", "'=1", "-1", "a\x1b[31m\nb\ud800", "None", "NA"], ids=ascii)
+def test_whatever_a_reason_says_it_begins_no_formula_breaks_no_line_and_comes_back(reason, tmp_path):
+    failed = {**MEASURED, "round": 0, "outcome": "crashed", "reason": reason}
+    del failed["step_ns"]
+    written = tables(failed)
+    write_tables(tmp_path, written)
+    assert len((tmp_path / "measurements.csv").read_text("utf-8").splitlines()) == 2
+    found = read_table(tmp_path, "measurements")["reason"].tolist()
+    assert found == written.measurements["reason"].tolist() == [printable(reason)]
+
+
+def test_a_table_that_is_too_large_is_refused_before_it_is_read(run):
+    with (run / "summary.csv").open("r+b") as file:
+        file.truncate(2**27)
+    with pytest.raises(PlanError, match="larger than the 64 MiB"):
+        read_table(run, "summary")

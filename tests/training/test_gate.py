@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from harness.plan.outcome import CaseEnded, Outcome
+from harness.training import gate
 from harness.training.contract import Problem, Updates
 from harness.training.engines.autograd import Autograd
 from harness.training.engines.manual import Manual
 from harness.training.gate import GATE_UPDATES, TimedBlock, check_block, check_updates, load
 from harness.training.loading import load_workload
+from harness.training.rules import LAYER_RULES, LinearRule
 from harness.training.trial import Trial, begin, problem_of
 from tests.mistakes import ALL, GradientsNotCleared
 
@@ -211,3 +213,130 @@ def test_an_engine_that_does_not_load_is_caught() -> None:
     problem, trial = case("line", 100, seed=3)
     with pytest.raises(CaseEnded, match=r"load does not load: 0\.weight"):
         load(Stuck(Autograd().prepare(problem, 1)), trial.parameters)
+
+
+# Calls of many updates that are another thing than calls of one
+
+
+class HalfGradient(LinearRule):
+    """Casts the gradient of its outputs to half precision and back."""
+
+    def backward(self, delta: Tensor, learning_rate: float) -> Tensor:
+        return super().backward(delta.to(torch.float16).to(delta.dtype), learning_rate)
+
+
+class InHalf(Manual):
+    layer_rules = {**LAYER_RULES, torch.nn.Linear: HalfGradient}
+
+
+class Unrolled(Wrapped):
+    """Makes `unroll` updates at a time by one engine, and what is left of a call by another."""
+
+    def __init__(self, inner: Updates, many: Updates, unroll: int = 2) -> None:
+        super().__init__(inner)
+        self.many, self.unroll = many, unroll
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        whole = len(inputs) // self.unroll * self.unroll
+        losses = []
+        if whole:
+            self.many.load(self.inner.parameters())
+            losses.append(self.many(inputs[:whole], targets[:whole]).clone())
+            self.inner.load(self.many.parameters())
+        if whole < len(inputs):
+            losses.append(self.inner(inputs[whole:], targets[whole:]).clone())
+        return torch.cat(losses)
+
+
+def block_of(updates: Updates, trial: Trial, steps: int) -> tuple[Tensor, Tensor, TimedBlock]:
+    load(updates, trial.parameters)
+    inputs, targets = trial.batches(steps)
+    losses = updates(inputs, targets).clone()
+    end = {name: value.clone() for name, value in updates.parameters().items()}
+    return inputs, targets, TimedBlock(trial.parameters, losses, end)
+
+
+@pytest.mark.parametrize("steps", [5, 40, 47, 48, 250])
+@pytest.mark.parametrize(("workload", "batch_size"), [("line", 100), ("line_deep", 10), ("line_deep", 1000)])
+def test_an_honest_engine_whose_calls_of_many_take_other_kernels_passes(
+    workload: str, batch_size: int, steps: int
+) -> None:
+    for seed in range(3):
+        problem, trial = case(workload, batch_size, seed)
+        updates = Unrolled(Manual().prepare(problem, 20), Autograd().prepare(problem, 20), unroll=8)
+        check_block(problem, updates, *block_of(updates, trial, steps))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("steps", [40, 200])
+@pytest.mark.parametrize(("workload", "batch_size"), [("line", 100), ("line_deep", 10)])
+def test_gradients_in_half_precision_in_calls_of_many_alone_are_caught(
+    workload: str, batch_size: int, steps: int, seed: int
+) -> None:
+    problem, trial = case(workload, batch_size, seed)
+    updates = Unrolled(Manual().prepare(problem, 20), InHalf().prepare(problem, 20), unroll=2)
+    load(updates, trial.parameters)
+    check_updates(problem, updates, *trial.batches(GATE_UPDATES))  # one by one it is honest
+    with pytest.raises(CaseEnded) as ended:
+        check_block(problem, updates, *block_of(updates, trial, steps))
+    assert ended.value.outcome is Outcome.REJECTED
+
+
+def test_one_update_between_two_calls_of_many_shows_half_precision_and_nothing_honest() -> None:
+    for steps in (2, 5):  # later the gradients are small, and so is what their precision changes
+        problem, trial = case("line_deep", 10)
+        honest = Unrolled(Manual().prepare(problem, 20), Autograd().prepare(problem, 20), unroll=2)
+        gate._check_last_update(problem, honest, *block_of(honest, trial, steps))
+        wrong = InHalf().prepare(problem, 20)
+        with pytest.raises(CaseEnded, match=f"{steps + 1} updates are not those of a timed block and one more"):
+            gate._check_last_update(problem, wrong, *block_of(wrong, trial, steps))
+
+
+def test_work_that_is_left_out_in_the_block_and_in_its_replay_alike_is_caught_in_single_updates() -> None:
+    problem, trial = case("line", 100)
+    updates = InHalf().prepare(problem, 20)
+    inputs, targets, block = block_of(updates, trial, 100)
+    with pytest.raises(CaseEnded, match=r"while timed, update \d+ of a block is wrong: \d") as ended:
+        check_block(problem, updates, inputs, targets, block)
+    assert ended.value.outcome is Outcome.REJECTED
+
+
+def test_a_block_of_fewer_updates_than_are_checked_singly_is_checked_in_all() -> None:
+    problem, trial = case("line", 100)
+    for steps in (1, 3, 8):
+        updates = Manual().prepare(problem, 20)
+        check_block(problem, updates, *block_of(updates, trial, steps))
+        wrong = InHalf().prepare(problem, 20)
+        with pytest.raises(CaseEnded):
+            check_block(problem, wrong, *block_of(wrong, trial, steps))
+
+
+def test_the_updates_of_a_block_that_are_checked_singly_are_others_each_time() -> None:
+    problem, trial = case("line", 100)
+    honest, seen = Manual().prepare(problem, 20), set()
+
+    class WrongOnce(Wrapped):
+        """Makes one single update of the replay wrong, and is caught where that one was chosen."""
+
+        calls = 0
+
+        def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+            losses = super().__call__(inputs, targets)
+            if len(inputs) == 1:
+                self.calls += 1
+                if self.calls == 3:
+                    weights = {name: value * (1 + 3e-6) for name, value in self.inner.parameters().items()}
+                    self.inner.load(weights)
+            return losses
+
+    for _ in range(60):
+        updates = WrongOnce(honest)
+        arguments = block_of(updates, trial, 24)
+        try:
+            check_block(problem, updates, *arguments)
+        except CaseEnded as ended:
+            seen.add("a block is wrong" in ended.reason)
+        else:
+            seen.add(None)
+    assert True in seen  # it was chosen once: a third of the updates are
+    assert len(seen) > 1  # and another time it was not

@@ -1,0 +1,117 @@
+"""Which CPUs a worker runs on and which its parent sleeps on. Never imports torch.
+
+Where there are two cores, worker and parent never share one: a parent that wakes up would take it from the worker.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a worker runs.
+
+    worker, parent: numbers of logical CPUs; empty where the system cannot pin (macOS). threads: torch's intra-op
+    threads; None leaves it to torch.
+    """
+
+    worker: tuple[int, ...]
+    parent: tuple[int, ...]
+    threads: int | None
+
+
+def place(device: str, threads: int | None, allowed: Iterable[int] | None = None, root: Path = ROOT) -> Placement:
+    """Choose CPUs and threads for a case; threads None: one for each core that is left, within the container's quota.
+
+    A CPU case gets one logical CPU per thread, each on a core of its own. A CUDA case gets every CPU but the parent's:
+    there autograd and the driver have threads of their own. Only a case with more threads than cores that are left
+    takes the parent's core as well.
+    """
+    if allowed is None:
+        if not hasattr(os, "sched_getaffinity"):
+            return Placement((), (), threads)
+        allowed = os.sched_getaffinity(0)
+    cores = physical_cores(allowed, root)
+    # The first core answers most interrupts: the parent may have it.
+    parent, free = tuple(cores[0]), cores[1:]
+    if not free:
+        everything = tuple(sorted(allowed))
+        return Placement(everything, everything, threads or 1)
+    if threads is None:
+        quota = cpu_quota(root)
+        threads = len(free) if quota is None else max(1, min(len(free), int(quota)))
+    if threads > len(free):
+        return Placement(tuple(sorted(allowed)), parent, threads)
+    if device.startswith("cuda"):
+        return Placement(tuple(sorted(cpu for core in free for cpu in core)), parent, threads)
+    return Placement(tuple(core[0] for core in free[-threads:]), parent, threads)
+
+
+def pin(cpus: Iterable[int]) -> None:
+    """Keep this process, and whatever it starts, on these CPUs; none: leave it where it is."""
+    wanted = set(cpus)
+    if wanted and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, wanted)
+
+
+@contextlib.contextmanager
+def away_from_workers() -> Iterator[frozenset[int] | None]:
+    """Keep this process on the parent's CPUs as long as this lasts; yields all CPUs that it may use."""
+    if not hasattr(os, "sched_getaffinity"):
+        yield None
+        return
+    allowed = frozenset(os.sched_getaffinity(0))
+    pin(place("cpu", 1, allowed).parent)
+    try:
+        yield allowed
+    finally:
+        pin(allowed)
+
+
+def physical_cores(allowed: Iterable[int], root: Path = ROOT) -> list[list[int]]:
+    """Return the logical CPUs grouped by the core that they share, lowest first."""
+    cores: dict[frozenset[int], list[int]] = {}
+    for cpu in sorted(allowed):
+        try:
+            text = (root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text("utf-8")
+            core = frozenset(cpu_list(text))
+        except (OSError, ValueError):
+            core = frozenset([cpu])
+        cores.setdefault(core, []).append(cpu)
+    return list(cores.values())
+
+
+def cpu_list(text: str) -> list[int]:
+    """Read the kernel's `0-3,8`; raises ValueError when it is something else."""
+    cpus: list[int] = []
+    for part in text.strip().split(","):
+        low, dash, high = part.partition("-")
+        cpus += range(int(low), int(high if dash else low) + 1)
+    return cpus
+
+
+def cpu_quota(root: Path = ROOT) -> float | None:
+    """Return how many CPUs' time the container may use, or None without a limit."""
+    fields = _fields(root / "sys/fs/cgroup/cpu.max")  # version 2: "200000 100000" or "max 100000"
+    if not fields:
+        fields = [
+            *_fields(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us"),  # version 1: -1 is no limit
+            *_fields(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+        ]
+    try:
+        quota, period = (float(field) for field in fields)
+    except ValueError:  # "max", or nothing to read
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _fields(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").split()
+    except OSError:
+        return []

@@ -1,0 +1,182 @@
+"""What disturbs a block, known by evidence and not by its being slow. Never imports torch.
+
+CPU: the kernel took a core away (involuntary context switches), the thread did not run all the time (wall against
+thread time), the hypervisor took the core (steal), the clock fell. GPU: what `measuring.nvml` says of its clocks.
+"""
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from harness.measuring.cpus import ROOT
+from harness.measuring.nvml import DISTURBING_REASONS, Gpu
+
+# A thread that was kept from running for less than this share of a block did not lose more than the number is good for.
+WAITED_SHARE = 0.01
+# Turbo clocks wander by a few per cent; a block below this share of the highest clock seen was slowed.
+SLOW_CLOCK = 0.93
+# What is asked around each block may take this long; on machines with hundreds of CPUs /proc/stat takes longer.
+CHEAP_NS = 100_000
+# Counting the processes on a GPU takes up to a millisecond.
+COUNTED_EVERY = 25
+
+
+class Evidence(Protocol):
+    """Watches one block after the other."""
+
+    def begin(self) -> None:
+        """Look, right before the block."""
+        ...
+
+    def end(self, taken_ns: int) -> str:
+        """Look again, right after it took so long; return what disturbed it, in a word or two, or nothing."""
+        ...
+
+
+class Together:
+    """Several kinds of evidence as one; the first that has something to say is heard."""
+
+    def __init__(self, *parts: Evidence) -> None:
+        self._parts = parts
+
+    def begin(self) -> None:
+        """Look, right before the block."""
+        for part in self._parts:
+            part.begin()
+
+    def end(self, taken_ns: int) -> str:
+        """Return what the first part that was disturbed says."""
+        return next(filter(None, [part.end(taken_ns) for part in self._parts]), "")
+
+
+class CpuEvidence:
+    """Evidence of this process and the CPUs that it runs on.
+
+    cpus: the CPUs it is pinned to; none: all. alone: whether all work is done by the calling thread, so that its
+    time must be the block's. root, thread_time_ns and switches are replaced in tests.
+    """
+
+    def __init__(
+        self,
+        cpus: Iterable[int] = (),
+        *,
+        alone: bool,
+        root: Path = ROOT,
+        thread_time_ns: Callable[[], int] = time.thread_time_ns,
+        switches: Callable[[], int] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+    ) -> None:
+        self._alone = alone
+        self._thread_time_ns = thread_time_ns
+        self._switches = switches
+        self._steal = _Steal(cpus, root)
+        self._frequency = _Frequency(cpus, root)
+        self._before = (0, 0, 0)
+
+    def begin(self) -> None:
+        """Look, right before the block."""
+        self._before = (self._steal.ticks(), self._switches(), self._thread_time_ns())
+
+    def end(self, taken_ns: int) -> str:
+        """Return what disturbed the block: `preempted`, `stolen`, `waited` or `slow clock`."""
+        ran = self._thread_time_ns()
+        switches = self._switches()
+        steal_before, switches_before, ran_before = self._before
+        if switches != switches_before:
+            return "preempted"
+        if self._steal.ticks() != steal_before:
+            return "stolen"
+        if self._alone and taken_ns - (ran - ran_before) > WAITED_SHARE * taken_ns:
+            return "waited"
+        return "slow clock" if self._frequency.is_low() else ""
+
+
+class GpuEvidence:
+    """Evidence of one GPU: why its clocks are held down, whether they fell, and whether others compute on it."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._highest_mhz = 0
+        self._shared = False
+        self._seen = 0
+
+    def begin(self) -> None:
+        """Now and then count the processes on the GPU; the rest is asked after the block."""
+        if self._seen % COUNTED_EVERY == 0:
+            self._shared = (self._gpu.processes() or 0) > 1  # this one is among them
+        self._seen += 1
+
+    def end(self, taken_ns: int) -> str:  # noqa: ARG002
+        """Return what disturbed the block: `shared GPU`, one of DISTURBING_REASONS, or `slow GPU clock`."""
+        if self._shared:
+            return "shared GPU"
+        reasons = self._gpu.clock_event_reasons() or 0
+        for bit, name in DISTURBING_REASONS.items():
+            if reasons & bit:
+                return name
+        clock_mhz = self._gpu.sm_clock_mhz() or 0
+        self._highest_mhz = max(self._highest_mhz, clock_mhz)
+        return "slow GPU clock" if clock_mhz < SLOW_CLOCK * self._highest_mhz else ""
+
+
+class _Steal:
+    """Counts the ticks that the hypervisor gave to somebody else."""
+
+    def __init__(self, cpus: Iterable[int], root: Path) -> None:
+        self._names = {f"cpu{cpu}".encode() for cpu in cpus} or {b"cpu"}
+        self._file = _CheapFile(root / "proc/stat", size=1 << 20)
+
+    def ticks(self) -> int:
+        ticks = 0
+        for line in self._file.read().splitlines():
+            fields = line.split()
+            if not fields or not fields[0].startswith(b"cpu"):
+                break
+            if fields[0] in self._names and len(fields) > 8:
+                ticks += int(fields[8])
+        return ticks
+
+
+class _Frequency:
+    """Compares the present clock of a CPU with the highest it was seen to have."""
+
+    def __init__(self, cpus: Iterable[int], root: Path) -> None:
+        paths = [root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq" for cpu in cpus]
+        self._file = _CheapFile(paths[0] if paths else Path(os.devnull), size=64)
+        self._highest_khz = 0
+
+    def is_low(self) -> bool:
+        text = self._file.read().strip()
+        khz = int(text) if text.isdigit() else 0
+        self._highest_khz = max(self._highest_khz, khz)
+        return khz < SLOW_CLOCK * self._highest_khz
+
+
+class _CheapFile:
+    """A file of the kernel's that is read again and again, as long as that is cheap."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._size = size
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except OSError:
+            self._descriptor = -1
+            return
+        taken = []
+        for _ in range(3):
+            start = time.perf_counter_ns()
+            self.read()
+            taken.append(time.perf_counter_ns() - start)
+        if min(taken) > CHEAP_NS:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def read(self) -> bytes:
+        if self._descriptor < 0:
+            return b""
+        try:
+            return os.pread(self._descriptor, self._size, 0)
+        except OSError:  # a CPU that went offline
+            return b""

@@ -1,0 +1,296 @@
+"""Reads what a run's folder holds besides its tables, however it came to be: the journal and the machine's facts.
+
+A folder may be a stranger's. Nothing is believed: sizes are limited before anything is read, and whatever the rest of
+the program relies on is checked here, so that it ends in one line with the place, and never in a traceback.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from harness.plan.case import whole_number
+from harness.plan.errors import PlanError
+from harness.plan.outcome import Outcome
+from harness.plan.reading import open_regular, read_regular
+from harness.plan.sweep import MAX_SEEDS, Sweep
+from harness.plan.targets import ConvergenceTargets
+from harness.plan.text import printable, shown
+from harness.running.journal import FILE
+
+FORMAT = 1
+MACHINE_FILE = "machine.json"
+
+# What the largest plan writes (`plan.sweep`): 200 000 records of 4 kB and a million trainings of 160 bytes.
+MAX_BYTES = 2**30
+# A record with the convergence of 100 000 seeds has 16 MB and 800 000 values.
+MAX_LINE_BYTES = 2**25
+MAX_LINE_VALUES = 1_000_000
+# A fact is a line of text at most.
+MAX_MACHINE_BYTES = 2**16
+
+# An update takes between a picosecond and thirty years: intervals and ratios of such numbers stay finite.
+SHORTEST_NS, LONGEST_NS = 1e-3, 1e18
+# Whole numbers up to here survive being a float.
+LARGEST_COUNT = 2**53
+LARGEST_NUMBER = 1e308
+
+_MAX_PARTS, _MAX_CPUS = 100, 2**16
+_COUNTS = frozenset(
+    {"threads", "blocks", "blocks_disturbed", "block_steps", "graphs", "graph_breaks", "recompiles", "attempts"}
+)
+_TEXTS = frozenset({"reason", "stop_rule", "stderr", "compile_cache"})
+_IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+
+Facts = dict[str, str | int | float | bool]
+
+
+def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return header and entries of the run in a folder: attempts (`kind` is `attempt`) and finished records.
+
+    A torn last line is left out. Keys that this version does not know are kept. Raises PlanError, naming file and line,
+    when the folder holds no journal, one that is damaged, or one of another version of this program.
+    """
+    path = folder / FILE
+    found = _Found()
+    try:
+        with open_regular(path, MAX_BYTES) as file:
+            for number, line in enumerate(_lines(file), start=1):
+                try:
+                    found.add(_parsed(line))
+                except (PlanError, RecursionError) as error:
+                    what = "is damaged" if found.header else "is damaged or of another version of this program"
+                    raise PlanError(f"{printable(str(path))} {what}: line {number}: {_said(error)}") from error
+    except OSError as error:
+        raise PlanError(f"{printable(str(folder))} is no results folder: {FILE} cannot be read") from error
+    if not found.header:
+        raise PlanError(f"{printable(str(path))} is damaged: it has no whole line")
+    return found.header, found.entries
+
+
+@dataclass
+class _Found:
+    """What was read of a journal so far."""
+
+    header: dict[str, Any] = field(default_factory=dict)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    case_ids: frozenset[str] = frozenset()
+    rounds: int = 0
+    finished: set[tuple[str, int]] = field(default_factory=set)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Check the next line and keep it; raises PlanError."""
+        if not self.header:
+            sweep = _checked_header(entry)
+            self.header, self.rounds = entry, sweep.rounds
+            self.case_ids = frozenset(case.case_id for case in sweep.cases)
+            return
+        check_entry(entry, self.case_ids, self.rounds)
+        if entry["kind"] == "record":
+            key = (entry["case_id"], entry["round"])
+            if key in self.finished:
+                raise PlanError(f"a second record of {key[0]} in round {key[1]}")
+            self.finished.add(key)
+        self.entries.append(entry)
+
+
+def check_entry(entry: Mapping[str, Any], case_ids: Collection[str], rounds: int) -> None:
+    """Raise PlanError, in one line, unless this is an attempt or a record of one of these cases that can be kept.
+
+    case_ids, rounds: of the sweep. Keys that are not known are looked at only for the unit in their name.
+    """
+    if entry.get("kind") not in ("attempt", "record"):
+        raise PlanError(f"kind {shown(entry.get('kind'))}: must be attempt or record, after one run")
+    case_id = entry.get("case_id")
+    if not isinstance(case_id, str) or case_id not in case_ids:
+        raise PlanError(f"case_id {shown(case_id)}: is none of the run's cases")
+    whole_number("round", entry.get("round"), 0, rounds - 1)
+    if entry["kind"] == "record":
+        _check_record(entry)
+
+
+def read_machine(folder: Path) -> Facts:
+    """Return the facts of the machine that a run's folder is of, by name; none where it has no `machine.json`.
+
+    Raises PlanError when that is something else than a small flat object of texts, numbers and flags.
+    """
+    path = folder / MACHINE_FILE
+    try:
+        content = read_regular(path, MAX_MACHINE_BYTES)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise PlanError(f"{printable(str(path))}: cannot be read: {error.strerror}") from error
+    try:
+        return {printable(name, 100): _fact(name, value) for name, value in _parsed(content).items()}
+    except (PlanError, RecursionError) as error:
+        raise PlanError(f"{printable(str(path))} is damaged: {_said(error)}") from error
+
+
+def _fact(name: str, value: object) -> str | int | float | bool:
+    if isinstance(value, str):
+        return printable(value, 500)
+    if isinstance(value, int | float) and abs(value) <= LARGEST_NUMBER:
+        return value
+    raise PlanError(f"{shown(name)} is {shown(value)}, and must be a text, a finite number or a flag")
+
+
+def _said(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the whole lines of a journal, one by one; not the last one where it was being written at the end.
+
+    That is one without an end, or with a NUL, which JSON never has: a block that was not on the disk yet. A line that
+    is too long comes cut, and ends the file.
+    """
+    line = file.readline(MAX_LINE_BYTES + 1)
+    while line.endswith(b"\n"):
+        following = file.readline(MAX_LINE_BYTES + 1)
+        if following or b"\0" not in line:
+            yield line
+        line = following
+    if len(line) > MAX_LINE_BYTES:
+        yield line
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Return a JSON object; raises PlanError (or RecursionError) for anything else, and for NaN and Infinity."""
+    if len(line) > MAX_LINE_BYTES:
+        raise PlanError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
+    # As many values as it may at most have: each takes up to 240 bytes of memory.
+    if line.count(b",") + line.count(b"[") + line.count(b"{") > MAX_LINE_VALUES:
+        raise PlanError(f"more than {MAX_LINE_VALUES} values")
+    try:
+        value = json.loads(line.decode("utf-8"), parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        raise PlanError("is no UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise PlanError(f"is no JSON: {error.msg}, at character {error.pos + 1}") from error
+    except PlanError:
+        raise
+    except ValueError as error:  # a number of more digits than Python reads
+        raise PlanError(f"is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise PlanError(f"{shown(value)}: must be an object")
+    return value
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise PlanError(f"{constant} is no number in JSON")
+
+
+def _checked_header(header: Mapping[str, Any]) -> Sweep:
+    if header.get("kind") != "run":
+        raise PlanError(f"kind {shown(header.get('kind'))}: must be run")
+    if header.get("format") != FORMAT or isinstance(header["format"], bool):
+        raise PlanError(f"format {shown(header.get('format'))}: this program reads {FORMAT}")
+    for name in ("run_id", "commit", "machine", "fingerprint"):
+        value = header.get(name)
+        if not isinstance(value, str) or not _IDENTITY.fullmatch(value):
+            raise PlanError(f"{name} {shown(value)}: must be letters, digits and . _ + -")
+    if not isinstance(header.get("dirty"), bool):
+        raise PlanError(f"dirty {shown(header.get('dirty'))}: must be true or false")
+    return Sweep.from_json(header.get("sweep"))
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    outcome = record.get("outcome")
+    if outcome not in list(Outcome):
+        raise PlanError(f"outcome {shown(outcome)}: must be one of {', '.join(Outcome)}")
+    if not isinstance(record.get("reason"), str):
+        raise PlanError(f"reason {shown(record.get('reason'))}: must be a text")
+    for name, value in record.items():
+        _check_value(name, value)
+    _check_parts(record)
+    for name in record.keys() & {"step_ns", "step_median_ns", "step_min_ns"}:
+        if record[name] is not None:
+            check_number(name, record[name], SHORTEST_NS, LONGEST_NS)
+    if outcome == Outcome.OK and record.get("step_ns") is None:
+        raise PlanError("outcome ok without step_ns")
+    if (record.get("blocks_disturbed") or 0) > (record.get("blocks") or 0):
+        raise PlanError(f"blocks_disturbed {record['blocks_disturbed']}: is more than blocks {record.get('blocks')}")
+    if "convergence" in record:
+        _check_convergence(record)
+
+
+def _check_value(name: str, value: object) -> None:
+    """Raise PlanError unless a value of a record is what the unit in its name says, or null."""
+    if value is None:
+        return
+    if name in _COUNTS or name.endswith("_bytes"):
+        whole_number(name, value, 0, LARGEST_COUNT)
+    elif name in _TEXTS:
+        if not isinstance(value, str):
+            raise PlanError(f"{name} {shown(value)}: must be a text")
+    elif isinstance(value, list | dict):
+        return
+    elif name.endswith("_share"):
+        check_number(name, value, 0, 1)
+    elif name.endswith(("_ns", "_per_step", "_per_s")) or name == "seconds":
+        check_number(name, value, 0, LONGEST_NS)
+    elif not isinstance(value, str | bool):
+        check_number(name, value)
+
+
+def _check_parts(record: Mapping[str, Any]) -> None:
+    """Raise PlanError unless what is put into cells part by part has such parts."""
+    for name in ("disturbances", "phases_ns"):
+        parts = record.get(name, {})
+        if not isinstance(parts, dict) or len(parts) > _MAX_PARTS:
+            raise PlanError(f"{name} {shown(parts)}: must be an object of numbers")
+        for part, value in parts.items():
+            whole_number(f"{name} {shown(part)}", value, 0, LARGEST_COUNT)
+    cpus = record.get("cpus", [])
+    if not isinstance(cpus, list) or len(cpus) > _MAX_CPUS:
+        raise PlanError(f"cpus {shown(cpus)}: must be a list of whole numbers")
+    for cpu in cpus:
+        whole_number("cpus", cpu, 0, _MAX_CPUS)
+
+
+def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:
+    """Raise PlanError unless the value is a finite number within [low, high]."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not low <= value <= high
+        or abs(value) > LARGEST_NUMBER
+    ):
+        within = "finite" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise PlanError(f"{name} {shown(value)}: must be a number, {within}")
+
+
+def _check_convergence(record: Mapping[str, Any]) -> None:
+    ConvergenceTargets.from_json(record.get("convergence_targets"))
+    rows = record["convergence"]
+    if not isinstance(rows, list) or len(rows) > MAX_SEEDS:
+        raise PlanError(f"convergence {shown(rows)}: must be a list of at most {MAX_SEEDS} seeds")
+    seen: set[int] = set()
+    for row in rows:
+        if not isinstance(row, dict):
+            raise PlanError(f"convergence: {shown(row)}: must be an object")
+        try:
+            _check_seed(row)
+        except PlanError as error:
+            raise PlanError(f"convergence of seed {shown(row.get('seed'))}: {error}") from error
+        if row["seed"] in seen:
+            raise PlanError(f"convergence: seed {row['seed']} is there twice")
+        seen.add(row["seed"])
+
+
+def _check_seed(row: Mapping[str, Any]) -> None:
+    whole_number("seed", row.get("seed"), 0, MAX_SEEDS)
+    for name in ("updates", "epochs_to_target"):
+        if row.get(name) is not None:
+            whole_number(name, row[name], 0, LARGEST_COUNT)
+    for name in ("loss", "accuracy", "r2"):
+        if name not in row:
+            raise PlanError(f"has no {name}")
+        if row[name] is not None:
+            check_number(name, row[name], *((0, 1) if name == "accuracy" else ()))
+    if not isinstance(row.get("converged"), bool):
+        raise PlanError(f"converged {shown(row.get('converged'))}: must be true or false")

@@ -1,0 +1,243 @@
+"""Files made to exhaust whoever reads them, and things that are no files: refused at once, in little memory."""
+
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Of resident memory; the largest line of a journal, 32 MiB, is there twice.
+MEMORY_MB = 500
+SECONDS = 10  # with half a dozen libraries to import, on a busy machine
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+    peak_mb: float
+
+
+# A fresh process whose only child is the program: what it says of its children's memory is the program's.
+WATCH = """
+import json, resource, subprocess, sys
+command = [sys.executable, "-m", "harness", *sys.argv[1:]]
+done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=100)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+print(json.dumps([done.returncode, done.stdout, done.stderr, peak]))
+"""
+
+
+def program(*arguments: object, cwd: Path | None = None) -> Ended:
+    environment = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "HARNESS_REVISION")}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, *map(str, arguments)],
+        env={**environment, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return Ended(*json.loads(done.stdout))
+
+
+def assert_refused(ended: Ended, *codes: int) -> None:
+    assert ended.code in codes, ended.err
+    assert ended.out == ""
+    assert ended.err.startswith("harness: ")
+    assert ended.err.count("\n") == 1
+    assert ended.err.rstrip("\n").isprintable()
+    assert "Traceback" not in ended.err
+    assert len(ended.err) < 1500
+
+
+READERS: dict[str, Callable[[Path], list[object]]] = {
+    "journal.jsonl": lambda folder: ["run", "--resume", folder],
+    "summary.csv": lambda folder: ["show", folder],
+    "measurements.csv": lambda folder: ["run", "--baseline", folder, "--out", folder / "out"],
+    "sweep.toml": lambda folder: ["run", "--dry-run", "--sweep", folder / "sweep.toml"],
+}
+
+
+def zeros(path: Path) -> None:
+    with path.open("wb") as file:
+        for _ in range(300):
+            file.write(bytes(2**20))
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(10**9)
+
+
+def wide(path: Path) -> None:
+    path.write_bytes(b"," * 10_000_000 + b"\n")
+
+
+def deep(path: Path) -> None:
+    path.write_bytes(b'{"kind": "run", "a": ' + b"[" * 100_000 + b"\n")
+
+
+def deep_values(path: Path) -> None:
+    path.write_bytes(b"a = " + b"[" * 100_000 + b"]" * 100_000 + b"\n")
+
+
+def many_values(path: Path) -> None:
+    path.write_bytes(b'{"kind": "run", "a": [' + b"[]," * 10_000_000 + b"[]]}\n")
+
+
+def one_text(path: Path) -> None:
+    path.write_bytes(b'{"kind": "run", "a": "' + b"x" * 30 * 2**20 + b'"}\n')
+
+
+def one_cell(path: Path) -> None:
+    path.write_bytes(b'schema,a\n1,"' + b"x\n" * 10 * 2**20 + b'"\n')
+
+
+def dotted(path: Path) -> None:
+    path.write_bytes(b".".join([b"a"] * 300_000) + b" = 1\n")
+
+
+def huge_number(path: Path) -> None:
+    path.write_bytes(b'[[grid]]\nworkload = "line"\nengine = "manual"\nbatch_size = 0x' + b"f" * 900_000 + b"\n")
+
+
+def long_path(path: Path) -> None:
+    path.write_bytes(b'[[grid]]\nworkload = "line"\nbatch_size = 1\nengine = "' + b"a/" * 400_000 + b'x.py:A"\n')
+
+
+def many_cases(path: Path) -> None:
+    numbers = ", ".join(map(str, range(1, 91)))
+    grid = f'[[grid]]\nworkload = "line"\nengine = "manual"\nbatch_size = [{numbers}]\nthreads = [{numbers}]\n'
+    path.write_text(grid * 1000)
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def process(path: Path) -> None:
+    path.symlink_to("/proc/self/maps")
+
+
+NO_FILES = (pipe, device, folder, loop, process)
+MADE: dict[str, tuple[Callable[[Path], None], ...]] = {
+    "journal.jsonl": (zeros, sparse, deep, many_values, one_text, *NO_FILES),
+    "summary.csv": (zeros, sparse, wide, one_cell, *NO_FILES),
+    "measurements.csv": (zeros, sparse, wide, one_cell, *NO_FILES),
+    "sweep.toml": (zeros, sparse, deep_values, dotted, huge_number, long_path, many_cases, *NO_FILES),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [(name, make) for name, made in MADE.items() for make in made],
+    ids=lambda each: getattr(each, "__name__", each),
+)
+def test_a_file_made_to_exhaust_its_reader_is_refused_at_once(name, make, tmp_path):
+    make(tmp_path / name)
+    started = time.monotonic()
+    ended = program(*READERS[name](tmp_path))
+    assert_refused(ended, 2)
+    assert ended.peak_mb < MEMORY_MB
+    assert time.monotonic() - started < SECONDS
+    assert not (tmp_path / "out").exists()
+    if make is not folder:
+        (tmp_path / name).unlink()  # hundreds of megabytes
+
+
+def test_the_limit_of_memory_can_be_exceeded():
+    code = "x = bytearray(600 * 2**20)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10 > MEMORY_MB
+
+
+# Names of files
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "=cmd|.py",
+        "a,b.py",
+        "a\nb.py",
+        "a\x1b[31m.py",
+        "a\u202eb.py",
+        "-x.py",
+        "@x.py",
+        "+x.py",
+        'a"b.py',
+        "a b.py",
+        "ключ.py",
+    ],
+    ids=ascii,
+)
+def test_a_file_of_the_users_with_an_unsafe_name_is_refused_when_planning_and_is_to_be_renamed(name, tmp_path):
+    (tmp_path / name).touch()
+    ended = program("run", "--dry-run", "--engine", f"./{name}:Mine", cwd=tmp_path)
+    assert_refused(ended, 2)
+    assert "rename the file" in ended.err
+
+
+# The real command line
+
+
+CASES = 8
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_program_itself_ends_with_a_code_and_at_most_one_line(reader, tmp_path):
+    sys.path.insert(0, str(Path(__file__).parent))
+    try:
+        import batch
+    finally:
+        sys.path.pop(0)
+    files = batch.Files(next(iter(sorted((ROOT / "results").glob("*/*/journal.jsonl")))).parent, tmp_path)
+    measured = files.tables["measurements"]
+    for row in measured[1:]:
+        row[measured[0].index("fingerprint")] = "0" * 12  # else it may be compared here, and is run
+    files.real[0]["commit"] = files.small[0]["commit"] = "0" * 40
+    codes = set()
+    for seed in range(CASES):
+        rng = random.Random(f"command line {reader} {seed}")
+        kind = reader.partition(".")[0]
+        if kind == "journal":
+            data = batch.mutate.journal(files.small, rng)
+        elif kind == "sweep":
+            data = batch.mutate.sweep(files.document, rng)
+        else:
+            data = batch.mutate.table(files.tables[kind], rng)
+        files.put(reader, data)
+        ended = program(*READERS[reader](tmp_path))
+        codes.add(ended.code)
+        assert "Traceback" not in ended.err
+        assert all(line.isprintable() for line in (ended.out + ended.err).split("\n"))
+        if ended.code == 0:
+            assert ended.err == ""
+            assert kind in ("summary", "sweep")
+        else:
+            assert_refused(ended, 2, 3)
+    # Stored runs are of another commit and machine, so that the good ones end with 3.
+    assert codes == ({0, 2} if kind in ("summary", "sweep") else {2, 3})

@@ -1,0 +1,321 @@
+import os
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from harness.measuring import evidence as evidence_module
+from harness.measuring.evidence import CHEAP_NS, COUNTED_EVERY, CpuEvidence, GpuEvidence, Together
+from harness.measuring.nvml import DISTURBING_REASONS, Gpu
+
+MS = 1_000_000
+
+
+class Machine:
+    """What the kernel says of four CPUs, and a thread whose time and switches are told."""
+
+    def __init__(self, root):
+        self.root = root
+        self.steal = [0, 0, 0, 0]
+        self.thread_ns = 0
+        self.switches = 0
+        (root / "proc").mkdir()
+        for cpu in range(4):
+            (root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq").mkdir(parents=True)
+            self.clock(cpu, 3_000_000)
+        self.tick()
+
+    def tick(self, *steal):
+        for cpu in steal:
+            self.steal[cpu] += 1
+        each = [f"cpu{cpu} 1{cpu} 0 5 900 3 0 2 {ticks} 0 0\n" for cpu, ticks in enumerate(self.steal)]
+        whole = f"cpu  46 0 20 3600 12 0 8 {sum(self.steal)} 0 0\n"
+        (self.root / "proc/stat").write_text(f"{whole}{''.join(each)}intr 77 0 9\nctxt 5\ncpu9x 0 0 0 0 0 0 0 9 9\n")
+
+    def clock(self, cpu, khz):
+        (self.root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq").write_text(f"{khz}\n")
+
+    def evidence(self, cpus=(1,), *, alone=True):
+        return CpuEvidence(
+            cpus,
+            alone=alone,
+            root=self.root,
+            thread_time_ns=lambda: self.thread_ns,
+            switches=lambda: self.switches,
+        )
+
+    def block(self, evidence, during=lambda: None, ran_ns=10 * MS, taken_ns=10 * MS):
+        evidence.begin()
+        during()
+        self.thread_ns += ran_ns
+        return evidence.end(taken_ns)
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    # However slow the disk of the tests is, these files are the kernel's.
+    monkeypatch.setattr(evidence_module, "CHEAP_NS", 10**12)
+    return Machine(tmp_path)
+
+
+# The CPU
+
+
+def test_a_block_during_which_nothing_happens_is_undisturbed(machine):
+    evidence = machine.evidence()
+    assert [machine.block(evidence) for _ in range(3)] == ["", "", ""]
+
+
+def test_a_core_that_the_kernel_took_away_is_preempted(machine):
+    evidence = machine.evidence()
+
+    def switch():
+        machine.switches += 1
+
+    assert machine.block(evidence, switch) == "preempted"
+    switch()  # between two blocks
+    assert machine.block(evidence) == ""
+
+
+@pytest.mark.parametrize(
+    ("cpus", "stolen_from", "says"),
+    [
+        ((1,), 1, "stolen"),
+        ((1,), 0, ""),
+        ((1, 3), 3, "stolen"),
+        ((1, 3), 2, ""),
+        ((0,), 0, "stolen"),
+        ((), 2, "stolen"),
+    ],
+)
+def test_time_that_the_hypervisor_took_counts_on_the_cpus_of_the_process_alone(machine, cpus, stolen_from, says):
+    evidence = machine.evidence(cpus)
+    assert machine.block(evidence, lambda: machine.tick(stolen_from)) == says
+    machine.tick(0, 1, 2, 3)  # between two blocks
+    assert machine.block(evidence) == ""
+
+
+def test_a_kernel_that_counts_no_stolen_time_says_nothing(machine):
+    (machine.root / "proc/stat").write_text("cpu  1 2 3\ncpu1 1 2 3\n")
+    evidence = machine.evidence()
+    assert machine.block(evidence) == ""
+
+
+@pytest.mark.parametrize(("missing_ns", "says"), [(0, ""), (99_000, ""), (101_000, "waited"), (9 * MS, "waited")])
+def test_a_thread_that_did_not_run_all_the_time_has_waited(machine, missing_ns, says):
+    evidence = machine.evidence()
+    assert machine.block(evidence, ran_ns=10 * MS - missing_ns) == says
+
+
+def test_where_others_do_some_of_the_work_waiting_for_them_is_no_disturbance(machine):
+    evidence = machine.evidence((1, 2), alone=False)
+    assert machine.block(evidence, ran_ns=MS) == ""
+
+
+@pytest.mark.parametrize(("khz", "says"), [(2_800_000, ""), (2_780_000, "slow clock"), (1_000_000, "slow clock")])
+def test_a_clock_that_fell_is_slow_until_it_is_back(machine, khz, says):
+    evidence = machine.evidence()
+    machine.block(evidence)
+    assert machine.block(evidence, lambda: machine.clock(1, khz)) == says
+    assert machine.block(evidence) == says
+    assert machine.block(evidence, lambda: machine.clock(1, 3_000_000)) == ""
+
+
+def test_the_clock_of_another_cpu_may_fall(machine):
+    evidence = machine.evidence((1,))
+    machine.block(evidence)
+    assert machine.block(evidence, lambda: machine.clock(2, 1_000_000)) == ""
+
+
+def test_of_several_disturbances_the_kernels_is_told(machine):
+    evidence = machine.evidence()
+
+    def everything():
+        machine.switches += 1
+        machine.tick(1)
+        machine.clock(1, 1_000)
+
+    assert machine.block(evidence, everything, ran_ns=0) == "preempted"
+
+
+@pytest.mark.parametrize("cpus", [(), (1,), (7,)])
+def test_a_machine_that_says_nothing_disturbs_nothing(tmp_path, cpus):
+    evidence = CpuEvidence(cpus, alone=True, root=tmp_path, thread_time_ns=lambda: 0, switches=lambda: 0)
+    evidence.begin()
+    assert evidence.end(0) == ""
+
+
+def test_a_clock_that_is_no_number_says_nothing(machine):
+    machine.clock(1, "<unknown>")
+    evidence = machine.evidence()
+    assert machine.block(evidence) == ""
+
+
+def test_a_cpu_that_goes_offline_ends_no_measurement(machine, monkeypatch):
+    evidence = machine.evidence()
+
+    def gone(*_):
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr(evidence_module.os, "pread", gone)
+    assert machine.block(evidence) == ""
+
+
+def test_files_that_take_long_to_read_are_not_read_around_blocks(tmp_path, monkeypatch):
+    machine = Machine(tmp_path)
+    reads, read = [], os.pread
+
+    def slow(*arguments):
+        reads.append(arguments)
+        time.sleep(2 * CHEAP_NS / 1e9)
+        return read(*arguments)
+
+    monkeypatch.setattr(evidence_module.os, "pread", slow)
+    evidence = machine.evidence()
+    tried = len(reads)
+    assert tried > 0
+    assert machine.block(evidence, lambda: (machine.tick(1), machine.clock(1, 5))) == ""
+    assert len(reads) == tried
+
+
+def test_a_file_that_is_slow_once_is_read(machine, monkeypatch):
+    monkeypatch.setattr(evidence_module, "CHEAP_NS", CHEAP_NS)
+    times = iter(
+        [0, 50 * CHEAP_NS, 100 * CHEAP_NS, 100 * CHEAP_NS + 10, 200 * CHEAP_NS, 300 * CHEAP_NS] * 2
+    )  # the second of three reads is quick
+    monkeypatch.setattr(evidence_module, "time", SimpleNamespace(perf_counter_ns=lambda: next(times)))
+    evidence = machine.evidence()
+    assert machine.block(evidence, lambda: machine.tick(1)) == "stolen"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="needs Linux")  # noqa: PTH110
+def test_this_machine_can_be_asked(monkeypatch):
+    evidence = CpuEvidence(os.sched_getaffinity(0), alone=True)
+    evidence.begin()
+    assert evidence.end(10 * MS) in ("waited", "preempted", "stolen")  # nothing ran for ten milliseconds
+    taken = []
+    for _ in range(20):
+        start = time.perf_counter_ns()
+        evidence.begin()
+        evidence.end(1)
+        taken.append(time.perf_counter_ns() - start)
+    assert min(taken) < 5 * CHEAP_NS
+
+
+# The GPU
+
+
+class FakeNvml:
+    def __init__(self):
+        self.reasons, self.clock_mhz, self.sharing, self.counted = 0, 1980, 1, 0
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, _handle):  # noqa: N802 - NVML's names
+        return self.reasons
+
+    def nvmlDeviceGetClockInfo(self, _handle, _kind):  # noqa: N802
+        return self.clock_mhz
+
+    def nvmlDeviceGetComputeRunningProcesses(self, _handle):  # noqa: N802
+        self.counted += 1
+        return [None] * self.sharing
+
+
+class OldNvml(FakeNvml):
+    nvmlDeviceGetCurrentClocksEventReasons = property()  # noqa: N815 - is not there
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, _handle):  # noqa: N802
+        return self.reasons
+
+
+def gpu_block(evidence):
+    evidence.begin()
+    return evidence.end(10 * MS)
+
+
+@pytest.mark.parametrize("library", [FakeNvml, OldNvml])
+@pytest.mark.parametrize(("bit", "name"), DISTURBING_REASONS.items())
+def test_each_reason_for_lower_clocks_disturbs_by_its_name(library, bit, name):
+    library = library()
+    evidence = GpuEvidence(Gpu(library, None))
+    assert gpu_block(evidence) == ""
+    library.reasons = bit
+    assert gpu_block(evidence) == name
+    library.reasons = bit | 0x1 | 0x2
+    assert gpu_block(evidence) == name
+    library.reasons = 0
+    assert gpu_block(evidence) == ""
+
+
+@pytest.mark.parametrize("bits", [0x0, 0x1, 0x2, 0x100, 0x103])
+def test_idle_application_and_display_clocks_are_no_disturbance(bits):
+    library = FakeNvml()
+    library.reasons = bits
+    assert gpu_block(GpuEvidence(Gpu(library, None))) == ""
+
+
+@pytest.mark.parametrize(
+    ("clock_mhz", "says"), [(1980, ""), (1850, ""), (1835, "slow GPU clock"), (345, "slow GPU clock")]
+)
+def test_a_gpu_clock_that_fell_below_the_highest_seen_is_slow(clock_mhz, says):
+    library = FakeNvml()
+    evidence = GpuEvidence(Gpu(library, None))
+    gpu_block(evidence)
+    library.clock_mhz = clock_mhz
+    assert gpu_block(evidence) == says
+    library.clock_mhz = 1980
+    assert gpu_block(evidence) == ""
+
+
+def test_a_clock_that_rises_from_idle_is_not_slow():
+    library = FakeNvml()
+    evidence = GpuEvidence(Gpu(library, None))
+    for library.clock_mhz in (345, 1200, 1980):
+        assert gpu_block(evidence) == ""
+
+
+@pytest.mark.parametrize(("sharing", "says"), [(0, ""), (1, ""), (2, "shared GPU")])
+def test_a_gpu_on_which_somebody_else_computes_is_shared(sharing, says):
+    library = FakeNvml()
+    library.sharing = sharing
+    assert gpu_block(GpuEvidence(Gpu(library, None))) == says
+
+
+def test_who_comes_later_is_noticed_later_because_counting_is_slow():
+    library = FakeNvml()
+    evidence = GpuEvidence(Gpu(library, None))
+    assert gpu_block(evidence) == ""
+    library.sharing = 2
+    said = [gpu_block(evidence) for _ in range(2 * COUNTED_EVERY)]
+    assert said.index("shared GPU") == COUNTED_EVERY - 1
+    assert set(said[COUNTED_EVERY - 1 :]) == {"shared GPU"}
+    assert library.counted == 3
+
+
+def test_a_gpu_that_answers_nothing_disturbs_nothing():
+    assert gpu_block(GpuEvidence(Gpu(object(), None))) == ""
+
+
+# Both
+
+
+class Says:
+    def __init__(self, word):
+        self.word, self.log = word, []
+
+    def begin(self):
+        self.log.append("begin")
+
+    def end(self, taken_ns):
+        self.log.append(taken_ns)
+        return self.word
+
+
+@pytest.mark.parametrize(
+    ("words", "heard"), [(("", ""), ""), (("a", ""), "a"), (("", "b"), "b"), (("a", "b"), "a"), ((), "")]
+)
+def test_the_first_that_has_something_to_say_is_heard_and_all_are_asked(words, heard):
+    parts = [Says(word) for word in words]
+    together = Together(*parts)
+    together.begin()
+    assert together.end(7) == heard
+    assert all(part.log == ["begin", 7] for part in parts)
