@@ -20,7 +20,7 @@ hidden = [torch.nn.Linear(10, 10), torch.nn.ReLU()] if sys.argv[1] == "naive" el
 model = torch.nn.Sequential(torch.nn.Linear(1, 10), torch.nn.ReLU(), *hidden, torch.nn.Linear(10, 1))
 
 
-def autograd(steps: int) -> torch.Tensor:
+def by_autograd(steps: int, model, loss_function, optimizer, x, y) -> torch.Tensor:
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
@@ -31,7 +31,7 @@ def autograd(steps: int) -> torch.Tensor:
     return torch.stack(losses)
 
 
-def naive(steps: int) -> torch.Tensor:
+def by_hand(steps: int, w1, b1, w2, b2, w3, b3, x, y) -> torch.Tensor:
     losses = []
     for _ in range(steps):
         first = (x @ w1.t() + b1).clamp_min(0)
@@ -51,20 +51,19 @@ def naive(steps: int) -> torch.Tensor:
 
 
 if sys.argv[1] == "autograd":
-    block = autograd
-    loss_function = torch.nn.MSELoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    block = by_autograd
+    given = (model, torch.nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1), x, y)
 else:
-    block = naive
-    w1, b1, w2, b2, w3, b3 = (parameter.detach() for parameter in model.parameters())
+    block = by_hand
+    given = (*(parameter.detach() for parameter in model.parameters()), x, y)
 
 steps = int(sys.argv[2])
 start = time.perf_counter()
 while time.perf_counter() < start + 0.2:
-    block(steps)
+    block(steps, *given)
 blocks: list[float] = []
 while sum(blocks) < 1.5:
     start = time.perf_counter()
-    block(steps)
+    block(steps, *given)
     blocks.append(time.perf_counter() - start)
 print(sorted(blocks)[len(blocks) // 4] / steps * 1e9)
