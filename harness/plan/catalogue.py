@@ -22,7 +22,7 @@ class Entry:
 
     target: where it is, as `module:attribute`.
     summary: one line; for an engine, who would choose it.
-    process_s: seconds one warm process of it takes on two cores, for the estimate before a run.
+    process_s: seconds that one warm process of it takes besides its timing, for the estimate before a run.
     compile_s: seconds its first, cold compile adds.
     """
 
@@ -39,23 +39,23 @@ ENGINES: Mapping[str, Entry] = {
     "manual": Entry(
         f"{_ENGINES}.manual:Manual",
         "gradients by hand, layer by layer, in place; what autograd's comfort costs",
-        5,
+        1.7,
     ),
     "autograd": Entry(
         f"{_ENGINES}.autograd:Autograd",
         "module, loss.backward(), SGD: what everybody writes; the yardstick",
-        6,
+        2.5,
     ),
     "compile": Entry(
         f"{_ENGINES}.compile:Compile",
         "forward and loss under torch.compile: the usual one-line speed-up",
-        10,
-        9,
+        5,
+        6,
     ),
     "compile_step": Entry(
         f"{_ENGINES}.compile_step:CompileStep",
         "the whole update in one compiled graph: most of the speed-up",
-        8,
+        5,
         6,
     ),
 }

@@ -5,17 +5,17 @@ from harness.plan.catalogue import ENGINES, Entry
 from harness.plan.sweep import Sweep
 
 # An engine of the user's own is assumed to be like autograd.
-_UNKNOWN = Entry("", "", process_s=6)
+_UNKNOWN = Entry("", "", process_s=2.5)
 _CONVERGENCE_S_PER_SEED = 0.02
 
 
-def process_seconds(case: Case, round_number: int, seeds: int) -> float:
+def process_seconds(case: Case, round_number: int, sweep: Sweep) -> float:
     """Seconds that one process of this case takes on two cores: import, gate, timing, and in round 0 convergence."""
     entry = ENGINES.get(case.engine, _UNKNOWN)
-    first_round = entry.compile_s + _CONVERGENCE_S_PER_SEED * seeds
-    return entry.process_s + (first_round if round_number == 0 else 0.0)
+    first_round = entry.compile_s + _CONVERGENCE_S_PER_SEED * sweep.seeds
+    return entry.process_s + sweep.sampling.budget_ns / 1e9 + (first_round if round_number == 0 else 0.0)
 
 
 def sweep_seconds(sweep: Sweep) -> float:
     """Seconds that the whole sweep takes on two cores."""
-    return sum(process_seconds(case, number, sweep.seeds) for number, case in sweep.schedule())
+    return sum(process_seconds(case, number, sweep) for number, case in sweep.schedule())

@@ -55,7 +55,7 @@ class RunProgress:
 
     def case_finished(self, round_number: int, case: Case, record: Mapping[str, Any]) -> None:
         """Count it; without a terminal, say so."""
-        expected = process_seconds(case, round_number, self._sweep.seeds)
+        expected = process_seconds(case, round_number, self._sweep)
         self._expected_done += expected
         self._count(expected)
         if not self._console.is_terminal:
@@ -69,7 +69,7 @@ class RunProgress:
 
     def case_skipped(self, round_number: int, case: Case) -> None:
         """Count it without taking it for time that was needed."""
-        self._count(process_seconds(case, round_number, self._sweep.seeds))
+        self._count(process_seconds(case, round_number, self._sweep))
 
     def _count(self, expected: float) -> None:
         self._done += 1

@@ -5,6 +5,7 @@ import pytest
 from harness.plan.case import Case
 from harness.plan.catalogue import ENGINES
 from harness.plan.estimate import process_seconds, sweep_seconds
+from harness.plan.presets import PRESETS
 from harness.plan.sweep import Axes, Sweep, plan_sweep
 
 
@@ -12,27 +13,36 @@ def case(engine: str) -> Case:
     return Case("line", engine, "cpu", "float32", 100)
 
 
+SWEEP = Sweep((case("manual"),), seeds=64)
+MORE = replace(SWEEP, seeds=640)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_first_round_of_a_case_adds_its_compiling_and_its_seeds(engine):
-    first, later = process_seconds(case(engine), 0, seeds=64), process_seconds(case(engine), 1, seeds=64)
-    assert later == ENGINES[engine].process_s > 0
+    first, later = (process_seconds(case(engine), number, SWEEP) for number in (0, 1))
+    assert later == ENGINES[engine].process_s + 1.5 > 1.5
     assert first > later + ENGINES[engine].compile_s
 
 
 def test_more_seeds_take_longer_in_the_first_round_only():
-    assert process_seconds(case("manual"), 0, seeds=640) > process_seconds(case("manual"), 0, seeds=64)
-    assert process_seconds(case("manual"), 1, seeds=640) == process_seconds(case("manual"), 1, seeds=64)
+    assert process_seconds(case("manual"), 0, MORE) > process_seconds(case("manual"), 0, SWEEP)
+    assert process_seconds(case("manual"), 1, MORE) == process_seconds(case("manual"), 1, SWEEP)
+
+
+def test_a_thorough_preset_takes_longer_by_its_budget():
+    rigorous = replace(SWEEP, sampling=PRESETS["rigorous"].sampling)
+    assert process_seconds(case("manual"), 1, rigorous) - process_seconds(case("manual"), 1, SWEEP) == 3.5
 
 
 def test_a_users_engine_is_expected_to_take_as_long_as_autograd():
     for number in (0, 1):
-        mine = process_seconds(case("/home/me/own.py:Fast"), number, seeds=64)
-        assert mine == process_seconds(case("autograd"), number, seeds=64)
+        mine = process_seconds(case("/home/me/own.py:Fast"), number, SWEEP)
+        assert mine == process_seconds(case("autograd"), number, SWEEP)
 
 
 def test_a_sweep_takes_as_long_as_all_its_processes():
     sweep = Sweep((case("manual"), case("compile")), rounds=3, seeds=10)
-    parts = [process_seconds(each, number, 10) for each in sweep.cases for number in range(3)]
+    parts = [process_seconds(each, number, sweep) for each in sweep.cases for number in range(3)]
     assert sweep_seconds(sweep) == pytest.approx(sum(parts))
     assert sweep_seconds(replace(sweep, rounds=1)) < sweep_seconds(sweep)
 
