@@ -13,10 +13,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from harness.measuring.clocks import monotonic_ns
 from harness.measuring.device import Cpu
@@ -34,7 +37,7 @@ ENGINES = ("manual", "autograd", "compile", "compile_step", "in between")
 DTYPES = ("float32", "float64")
 BATCH_SIZES = (10, 100, 1000)
 MS = 1_000_000
-RULE = Rule(block_ns=MS, warm_up_ns=0, min_blocks=4, budget_ns=4 * MS)
+RULE = Rule(block_ns=MS, warm_up_ns=0, min_blocks=2, budget_ns=2 * MS)
 
 
 @dataclass(frozen=True)
