@@ -297,7 +297,14 @@ def show(path: Path) -> None:
 @cli.command()
 @click.argument("path", type=_PATH, metavar="[RUN]", required=False)
 @_plan_options
-@click.option("--rounds", type=int, default=20, metavar="N", show_default=True, help="Fresh processes for each case.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(10, 1000),
+    default=20,
+    metavar="N",
+    show_default=True,
+    help="Fresh processes for each case.",
+)
 @click.pass_context
 def noise(
     ctx: click.Context,
@@ -325,7 +332,6 @@ def noise(
     from harness.tables.noise_file import write_noise
 
     folder = path
-    interrupted = False
     if folder is None:
         if sweep_file is None:
             axes["workload"] = axes["workload"] or ("line",)
@@ -336,12 +342,14 @@ def noise(
             return
         session = Session.start(sweep, this_machine(sweep), out)
         folder = session.folder
-        interrupted = _measure(session, timeout, quiet=quiet)
+        if _measure(session, timeout, quiet=quiet):
+            go_on = f"go on with: harness run --resume {folder}, then: harness noise {folder}"
+            click.echo(f"harness: interrupted; {go_on}", err=True)
+            ctx.exit(Exit.INTERRUPTED)
     found = measure_noise(read_table(folder, "measurements"))
     write_noise((folder if folder.is_dir() else folder.parent).resolve().parent, found)
     if not quiet:
         show_noise(Terminal(), found)
-    ctx.exit(Exit.INTERRUPTED if interrupted else Exit.MET)
 
 
 @cli.command()

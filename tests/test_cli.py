@@ -742,7 +742,7 @@ def test_the_noise_of_a_stored_run_is_kept_beside_it_and_measures_nothing(progra
     stored_run(folder, rounds(AUTOGRAD, steps_ns), replace(SWEEP, cases=(AUTOGRAD,), rounds=12))
     ended = program("noise", folder)
     assert ended.code == Exit.MET, ended.err
-    assert "harness run --rounds" in ended.out
+    assert "rounds a side see 5 % where both sides take turns in one run" in ended.out
     (row,) = read_table(folder.parent / "noise.csv", "noise").to_dict("records")
     assert row["case_id"] == AUTOGRAD.case_id
     assert row["rounds"] == 12
@@ -766,6 +766,28 @@ def test_noise_of_too_few_rounds_is_refused(program, tmp_path) -> None:
     folder = stored_run(tmp_path / "run", rounds(AUTOGRAD, SLOW))
     assert_refused(program("noise", folder), "10 rounds")
     assert not (tmp_path / "noise.csv").exists()
+
+
+@pytest.mark.parametrize("count", [0, 9, 1001])
+def test_rounds_that_tell_nothing_of_noise_are_refused_before_anything_is_measured(program, here, count) -> None:
+    assert_refused(program("noise", "--rounds", count), "--rounds", f"{count} is not in the range 10<=x<=1000")
+    assert files(here) == []
+
+
+def test_an_interrupted_noise_run_ends_with_130_and_says_how_to_go_on(
+    program, this_is_the_machine, monkeypatch, tmp_path
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "measure", interrupted)
+    ended = program("noise", "--engine", "manual", "--batch-size", 100, "--rounds", 10, "--out", tmp_path / "out")
+    assert ended.code == Exit.INTERRUPTED
+    (folder,) = {journal.parent for journal in (tmp_path / "out").rglob("journal.jsonl")}
+    go_on = f"harness run --resume {folder}, then: harness noise {folder}"
+    assert ended.err.splitlines() == [f"harness: interrupted; go on with: {go_on}"]
+    assert ended.out == ""
+    assert not list((tmp_path / "out").rglob("noise.csv"))
 
 
 def test_noise_says_what_it_would_measure(program) -> None:

@@ -16,6 +16,8 @@ from harness.measuring.sampling import quantile_of
 
 # How many kernel launches may wait in the queue of a stream before the next one blocks: 1024; half is on the safe side.
 QUEUED_LAUNCHES = 500
+# The energy counter is updated every 20 to 100 ms.
+ENERGY_NS = 2_000_000_000
 
 
 class Device(Protocol):
@@ -30,17 +32,18 @@ class Device(Protocol):
         ...
 
     def begin(self) -> None:
-        """Note memory and energy before the timed blocks."""
+        """Look at what is to be told after the timed blocks."""
         ...
 
-    def end(self, updates: int) -> dict[str, Any]:
-        """Return what these timed blocks of so many updates together have cost, as columns."""
+    def end(self) -> dict[str, Any]:
+        """Return what is to be told after the timed blocks, as columns."""
         ...
 
-    def inside(self, run: Callable[[int], Any], latency_ns: float) -> dict[str, Any]:
+    def inside(self, run: Callable[[int], Any], steps: int, latency_ns: float) -> dict[str, Any]:
         """Return what happens on the device during an update, as columns; run(steps) does not wait for it.
 
-        latency_ns: what one update takes from the call to its end. Called after all timing: it may slow things down.
+        steps: the most that run may be asked for. latency_ns: what one update takes from the call to its end. Called
+        after all timing: it may slow things down.
         """
         ...
 
@@ -58,11 +61,11 @@ class Cpu:
     def begin(self) -> None:
         """Nothing: memory is the process's, and its energy cannot be read without privileges."""
 
-    def end(self, updates: int) -> dict[str, Any]:  # noqa: ARG002
+    def end(self) -> dict[str, Any]:
         """Nothing."""
         return {}
 
-    def inside(self, run: Callable[[int], Any], latency_ns: float) -> dict[str, Any]:  # noqa: ARG002
+    def inside(self, run: Callable[[int], Any], steps: int, latency_ns: float) -> dict[str, Any]:  # noqa: ARG002
         """Nothing."""
         return {}
 
@@ -87,6 +90,8 @@ class Cuda:
         library: Any = None,
         profile: "Callable[[Callable[[], Any]], Sequence[Activity]] | None" = None,
     ) -> None:
+        # torch wants a number here, and `cuda` is the first: another was made current by nobody.
+        device = torch.device("cuda", device.index or 0)
         self._device = device
         self._cuda = cuda
         self._profile = profile or profile_cuda
@@ -97,7 +102,6 @@ class Cuda:
         names = [uuid] if uuid.startswith(("GPU-", "MIG-")) else [f"GPU-{uuid}", f"MIG-{uuid}"]
         found = (nvml.Gpu.by_uuid(library, name) for name in names if library and uuid)
         self._gpu = next((gpu for gpu in found if gpu is not None), None)
-        self._energy_mj: int | None = None
 
     def synchronize(self) -> None:
         """Wait for all streams of the GPU."""
@@ -109,20 +113,16 @@ class Cuda:
         return Together(host, GpuEvidence(self._gpu)) if self._gpu else host
 
     def begin(self) -> None:
-        """Note memory and energy before the timed blocks."""
+        """Forget what memory was used before the timed blocks."""
         self._cuda.reset_peak_memory_stats(self._device)
-        self._energy_mj = self._gpu.energy_mj() if self._gpu else None
 
-    def end(self, updates: int) -> dict[str, Any]:
-        """Return peak memory, energy per update, and the state of the GPU."""
+    def end(self) -> dict[str, Any]:
+        """Return peak memory and the state of the GPU."""
         facts: dict[str, Any] = {
             "peak_allocated_bytes": self._cuda.max_memory_allocated(self._device),
             "peak_reserved_bytes": self._cuda.max_memory_reserved(self._device),
         }
         if self._gpu is not None:
-            after = self._gpu.energy_mj()
-            if after is not None and self._energy_mj is not None:
-                facts["energy_per_step_j"] = (after - self._energy_mj) / 1000 / updates
             facts["sm_clock_mhz"] = self._gpu.sm_clock_mhz()
             facts["gpu_temperature_c"] = self._gpu.temperature_c()
             limit_mw = self._gpu.power_limit_mw()
@@ -130,9 +130,10 @@ class Cuda:
             facts["gpu_processes"] = self._gpu.processes()
         return facts
 
-    def inside(self, run: Callable[[int], Any], latency_ns: float) -> dict[str, Any]:
-        """Return launches and kernels per update, the profiler's sum of kernels, and the device time by events."""
-        steps = 10
+    def inside(self, run: Callable[[int], Any], steps: int, latency_ns: float) -> dict[str, Any]:
+        """Return launches and kernels per update, the profiler's sum of kernels, device time by events, and energy."""
+        energy_j = self._energy_j(run, steps, latency_ns)
+        facts: dict[str, Any] = {} if energy_j is None else {"energy_per_step_j": energy_j}
 
         def work() -> None:
             run(steps)
@@ -141,12 +142,12 @@ class Cuda:
         try:
             seen = self._profile(work)
         except RuntimeError as error:  # no permission to trace, or another tracer is at work
-            return {"device_note": f"the profiler does not work here: {error}".splitlines()[0]}
+            return facts | {"device_note": f"the profiler does not work here: {error}".splitlines()[0]}
         launches = [activity for activity in seen if not activity.on_device and _launches(activity.name)]
         kernels = [activity for activity in seen if activity.on_device]
         if not kernels:  # CUPTI may not look: torch's profiler then only warns, and sees the CPU alone
-            return {"device_note": "the profiler does not work here: it saw nothing on the GPU"}
-        facts: dict[str, Any] = {
+            return facts | {"device_note": "the profiler does not work here: it saw nothing on the GPU"}
+        facts |= {
             "launches_per_step": len(launches) / steps,
             "graph_launches_per_step": sum("GraphLaunch" in activity.name for activity in launches) / steps,
             "kernels_per_step": len(kernels) / steps,
@@ -155,6 +156,18 @@ class Cuda:
         queued = max(1, min(steps, int(QUEUED_LAUNCHES / max(1.0, len(launches) / steps))))
         facts["device_ns"] = self._device_ns(run, queued, latency_ns)
         return facts
+
+    def _energy_j(self, run: Callable[[int], Any], steps: int, latency_ns: float) -> float | None:
+        """Return joules per update of the whole GPU: its counter before and after some seconds of updates alone."""
+        before = self._gpu.energy_mj() if self._gpu else None
+        if self._gpu is None or before is None:
+            return None
+        calls = max(1, int(ENERGY_NS / (steps * latency_ns)))
+        for _ in range(calls):
+            run(steps)
+            self.synchronize()
+        after = self._gpu.energy_mj()
+        return None if after is None else (after - before) / 1000 / (calls * steps)
 
     def _device_ns(self, run: Callable[[int], Any], steps: int, latency_ns: float, repeats: int = 20) -> float:
         """Time updates by events while the host is ahead: the GPU sleeps until all of them wait in its queue."""

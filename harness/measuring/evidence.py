@@ -6,6 +6,7 @@ thread time), the hypervisor took the core (steal), the clock fell. GPU: what `m
 
 import os
 import resource
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness.measuring.nvml import DISTURBING_REASONS, Gpu
 
 # A thread that was kept from running for less than this share of a block did not lose more than the number is good for.
 WAITED_SHARE = 0.01
-# Turbo clocks wander by a few per cent; a block below this share of the highest clock seen was slowed.
+# Turbo clocks wander by a few per cent; a block below this share of the usual clock was slowed.
 SLOW_CLOCK = 0.93
 # What is asked around each block may take this long; on machines with hundreds of CPUs /proc/stat takes longer.
 CHEAP_NS = 100_000
@@ -25,7 +26,7 @@ COUNTED_EVERY = 25
 
 
 class Evidence(Protocol):
-    """Watches one block after the other."""
+    """Watches one block after the other: `begin` and `end` right around it, quickly; `afterwards` takes longer."""
 
     def begin(self) -> None:
         """Look, right before the block."""
@@ -33,6 +34,10 @@ class Evidence(Protocol):
 
     def end(self, taken_ns: int) -> str:
         """Look again, right after it took so long; return what disturbed it, in a word or two, or nothing."""
+        ...
+
+    def afterwards(self) -> str:
+        """Return what else disturbed it."""
         ...
 
 
@@ -51,6 +56,10 @@ class Together:
         """Return what the first part that was disturbed says."""
         return next(filter(None, [part.end(taken_ns) for part in self._parts]), "")
 
+    def afterwards(self) -> str:
+        """Return what the first part that was disturbed says."""
+        return next(filter(None, [part.afterwards() for part in self._parts]), "")
+
 
 class CpuEvidence:
     """Evidence of this process and the CPUs that it runs on.
@@ -68,29 +77,33 @@ class CpuEvidence:
         thread_time_ns: Callable[[], int] = time.thread_time_ns,
         switches: Callable[[], int] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
     ) -> None:
+        cpus = tuple(cpus)
         self._alone = alone
         self._thread_time_ns = thread_time_ns
         self._switches = switches
         self._steal = _Steal(cpus, root)
+        self._stolen = self._steal.ticks()
         self._frequency = _Frequency(cpus, root)
-        self._before = (0, 0, 0)
+        self._before = (0, 0)
 
     def begin(self) -> None:
         """Look, right before the block."""
-        self._before = (self._steal.ticks(), self._switches(), self._thread_time_ns())
+        self._before = (self._switches(), self._thread_time_ns())
 
     def end(self, taken_ns: int) -> str:
-        """Return what disturbed the block: `preempted`, `stolen`, `waited` or `slow clock`."""
+        """Return what disturbed the block: `preempted` or `waited`."""
         ran = self._thread_time_ns()
         switches = self._switches()
-        steal_before, switches_before, ran_before = self._before
+        switches_before, ran_before = self._before
         if switches != switches_before:
             return "preempted"
-        if self._steal.ticks() != steal_before:
-            return "stolen"
-        if self._alone and taken_ns - (ran - ran_before) > WAITED_SHARE * taken_ns:
-            return "waited"
-        return "slow clock" if self._frequency.is_low() else ""
+        return "waited" if self._alone and taken_ns - (ran - ran_before) > WAITED_SHARE * taken_ns else ""
+
+    def afterwards(self) -> str:
+        """Return what else did: `stolen` or `slow clock`."""
+        before, self._stolen = self._stolen, self._steal.ticks()
+        slow = self._frequency.is_low()
+        return "stolen" if self._stolen != before else "slow clock" if slow else ""
 
 
 class GpuEvidence:
@@ -98,33 +111,48 @@ class GpuEvidence:
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
-        self._highest_mhz = 0
+        self._clock = _Dips()
         self._shared = False
         self._seen = 0
 
     def begin(self) -> None:
-        """Now and then count the processes on the GPU; the rest is asked after the block."""
-        if self._seen % COUNTED_EVERY == 0:
-            self._shared = (self._gpu.processes() or 0) > 1  # this one is among them
-        self._seen += 1
+        """Nothing: what NVML tells of the present is asked after the block."""
 
     def end(self, taken_ns: int) -> str:  # noqa: ARG002
+        """Nothing: NVML may take its time."""
+        return ""
+
+    def afterwards(self) -> str:
         """Return what disturbed the block: `shared GPU`, one of DISTURBING_REASONS, or `slow GPU clock`."""
+        if self._seen % COUNTED_EVERY == 0:
+            self._shared = (self._gpu.busy_processes() or 0) > 1  # this one is among them
+        self._seen += 1
         if self._shared:
             return "shared GPU"
         reasons = self._gpu.clock_event_reasons() or 0
         for bit, name in DISTURBING_REASONS.items():
             if reasons & bit:
                 return name
-        clock_mhz = self._gpu.sm_clock_mhz() or 0
-        self._highest_mhz = max(self._highest_mhz, clock_mhz)
-        return "slow GPU clock" if clock_mhz < SLOW_CLOCK * self._highest_mhz else ""
+        return "slow GPU clock" if self._clock.is_one(self._gpu.sm_clock_mhz() or 0) else ""
+
+
+class _Dips:
+    """Tells when a clock dips below what it usually is. A level that it settles at is a fact, and no dip."""
+
+    def __init__(self) -> None:
+        self._seen: list[int] = []
+
+    def is_one(self, clock: int) -> bool:
+        if clock <= 0:
+            return False
+        self._seen.append(clock)
+        return clock < SLOW_CLOCK * statistics.median(self._seen)
 
 
 class _Steal:
     """Counts the ticks that the hypervisor gave to somebody else."""
 
-    def __init__(self, cpus: Iterable[int], root: Path) -> None:
+    def __init__(self, cpus: tuple[int, ...], root: Path) -> None:
         self._names = {f"cpu{cpu}".encode() for cpu in cpus} or {b"cpu"}
         self._file = _CheapFile(root / "proc/stat", size=1 << 20)
 
@@ -140,18 +168,16 @@ class _Steal:
 
 
 class _Frequency:
-    """Compares the present clock of a CPU with the highest it was seen to have."""
+    """Watches the clock of the one CPU that the process is pinned to; of several, idle ones would say nothing."""
 
-    def __init__(self, cpus: Iterable[int], root: Path) -> None:
+    def __init__(self, cpus: tuple[int, ...], root: Path) -> None:
         paths = [root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq" for cpu in cpus]
-        self._file = _CheapFile(paths[0] if paths else Path(os.devnull), size=64)
-        self._highest_khz = 0
+        self._file = _CheapFile(paths[0] if len(paths) == 1 else Path(os.devnull), size=64)
+        self._clock = _Dips()
 
     def is_low(self) -> bool:
         text = self._file.read().strip()
-        khz = int(text) if text.isdigit() else 0
-        self._highest_khz = max(self._highest_khz, khz)
-        return khz < SLOW_CLOCK * self._highest_khz
+        return self._clock.is_one(int(text) if text.isdigit() else 0)
 
 
 class _CheapFile:

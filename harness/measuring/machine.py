@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from harness.measuring.nvml import visible
+
 # Two runs whose values differ here measure different things.
 COMPARABLE = ("cpu_model", "cpus", "gpu", "gpu_count", "gpu_mig", "torch", "python_minor", "machine_arch")
 
@@ -136,19 +138,15 @@ def _visible(rows: list[list[str]], slices: list[MigSlice]) -> list[tuple[list[s
     Of GPUs with slices, CUDA shows a process only one slice: that which CUDA_VISIBLE_DEVICES names, or the first.
     """
     by_uuid = {row[4]: row for row in rows}
-    cut: dict[str, MigSlice] = {}
-    for each in reversed(slices):
-        cut[each.gpu] = each
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        seen = [(row, cut.get(row[4])) for row in rows]
-        return [pair for pair in seen if pair[1]][:1] or seen
-    names = [name.strip() for name in chosen.split(",")]
-    for each in slices:
-        if each.uuid == names[0] and each.gpu in by_uuid:
-            return [(by_uuid[each.gpu], each)]
-    by_name = {str(index): row for index, row in enumerate(rows)} | by_uuid
-    return [(by_name[name], cut.get(by_name[name][4])) for name in names if name in by_name]
+    by_slice = {each.uuid: each for each in slices}
+    cut = {each.gpu: each for each in reversed(slices)}
+    seen: list[tuple[list[str], MigSlice | None]] = []
+    for uuid in visible(list(by_uuid), os.environ.get("CUDA_VISIBLE_DEVICES")):
+        part = by_slice.get(uuid) or cut.get(uuid)
+        row = by_uuid.get(part.gpu if part else uuid)
+        if row is not None:
+            seen.append((row, part))
+    return [pair for pair in seen if pair[1]][:1] or seen
 
 
 def _version(package: str) -> str | None:

@@ -3,6 +3,8 @@
 Without the library, or on a GPU that does not answer a question (a MIG slice, an old one), the answer is None.
 """
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -32,21 +34,22 @@ def library() -> ModuleType | None:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, or the GPU that a MIG slice is part of. nvml: pynvml, or what stands in for it in tests."""
+    """One GPU, or the GPU that a MIG slice is part of (is_slice). nvml: pynvml, or what stands in for it in tests."""
 
     nvml: Any
     handle: Any
+    is_slice: bool = False
 
     @classmethod
     def by_uuid(cls, nvml: Any, uuid: str) -> "Gpu | None":
         """Return the GPU with this UUID (`GPU-…` or `MIG-…`), or None where NVML knows none."""
         try:
             handle = nvml.nvmlDeviceGetHandleByUUID(uuid.encode())
-            if uuid.startswith("MIG-"):  # clocks, power and energy are the whole GPU's
+            if uuid.startswith("MIG-"):  # clocks and power are the whole GPU's
                 handle = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
         except Exception:  # noqa: BLE001 - see `_ask`
             return None
-        return cls(nvml, handle)
+        return cls(nvml, handle, uuid.startswith("MIG-"))
 
     def clock_event_reasons(self) -> int | None:
         """Return the bits that say why clocks are held down."""
@@ -64,8 +67,8 @@ class Gpu:
         return self._number("nvmlDeviceGetMaxClockInfo", 1)
 
     def energy_mj(self) -> int | None:
-        """Return millijoules since the driver was loaded; updated every 20 to 100 ms."""
-        return self._number("nvmlDeviceGetTotalEnergyConsumption")
+        """Return millijoules since the driver was loaded, updated every 20 to 100 ms; of a slice nobody counts them."""
+        return None if self.is_slice else self._number("nvmlDeviceGetTotalEnergyConsumption")
 
     def power_limit_mw(self) -> int | None:
         """Return the power cap in force, in milliwatts."""
@@ -89,6 +92,12 @@ class Gpu:
         answer = self._ask("nvmlDeviceGetComputeRunningProcesses")
         return None if answer is None else len(answer)
 
+    def busy_processes(self) -> int | None:
+        """Return how many processes have computed in the last second, this one included; of a slice nobody knows."""
+        since_us = int((time.time() - 1) * 1e6)
+        answer = None if self.is_slice else self._ask("nvmlDeviceGetProcessUtilization", since_us)
+        return None if answer is None else len({sample.pid for sample in answer if sample.smUtil > 0})
+
     def _number(self, name: str, *arguments: object) -> int | None:
         answer = self._ask(name, *arguments)
         return None if answer is None else int(answer)
@@ -98,3 +107,24 @@ class Gpu:
             return getattr(self.nvml, name)(self.handle, *arguments)
         except Exception:  # noqa: BLE001 - NVMLError is made at run time, and any of them says: no answer
             return None
+
+
+def visible(uuids: Sequence[str], chosen: str | None) -> list[str]:
+    """Return the GPUs and MIG slices that CUDA sees, in its order; like CUDA, end at the first that is not there.
+
+    uuids: of all GPUs. chosen: CUDA_VISIBLE_DEVICES. Where CUDA sorts unlike GPUs by speed, its numbers are not those
+    of NVML (CUDA_DEVICE_ORDER=PCI_BUS_ID).
+    """
+    if chosen is None:
+        return list(uuids)
+    seen: list[str] = []
+    for name in (part.strip() for part in chosen.split(",")):
+        if name.startswith("MIG-"):
+            seen.append(name)
+            continue
+        numbered = [uuids[int(name)]] if name.isdecimal() and int(name) < len(uuids) else []
+        found = numbered or [uuid for uuid in uuids if name.startswith("GPU-") and uuid.startswith(name)]
+        if len(found) != 1:
+            break
+        seen += found
+    return seen

@@ -120,22 +120,26 @@ def sample(
     evidence: Evidence,
     before: Callable[[int], None] = lambda _index: None,
     after: Callable[[int, int], None] = lambda _index, _taken_ns: None,
+    announce: Callable[[str], None] = lambda _at: None,
 ) -> Samples:
     """Time blocks by the rule; raises RuntimeError when the clock stands still or runs backwards.
 
-    run() makes one block and waits for the device. evidence says what disturbed it. before(index) and
-    after(index, taken_ns) are called around each block, outside the clock reads.
+    run() makes one block and waits for the device. evidence says what disturbed it. announce(`begin`) and
+    announce(`end`) are called right around it, before(index) and after(index, taken_ns) around all that.
     """
     samples = Samples(steps)
     widths: dict[int, float] = {}
     while samples.stop_rule is None:
         index = len(samples.blocks_ns)
         before(index)
+        announce("begin")
         evidence.begin()
         start = clock()
         run()
         taken = clock() - start
-        samples.disturbances.append(evidence.end(taken))
+        disturbance = evidence.end(taken)
+        announce("end")
+        samples.disturbances.append(evidence.afterwards() or disturbance)
         samples.blocks_ns.append(taken)
         after(index, taken)
         if taken < 0:

@@ -38,11 +38,14 @@ def broken(sealed: dict[str, Any]) -> str | None:
 
 def check() -> None:
     """Raise CaseEnded (rejected) when something is not any more what it was when the seal was taken, if one was."""
-    replaced = _first_difference(_taken, _now()) if _taken else None
+    replaced = broken(_taken) if _taken else None
     if replaced is not None:
-        raise CaseEnded(
-            Outcome.REJECTED, f"while timed, the engine replaces {replaced}, which it is measured or checked by"
-        )
+        raise CaseEnded(Outcome.REJECTED, told(replaced))
+
+
+def told(replaced: str) -> str:
+    """Return the reason of a case whose engine has replaced this."""
+    return f"the engine replaces {replaced}, which it is measured or checked by"
 
 
 def _first_difference(sealed: dict[str, Any], now: dict[str, Any]) -> str | None:

@@ -1,5 +1,6 @@
 """Times an engine's updates in blocks and checks that the timed blocks did the work."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import SystemRandom
@@ -16,7 +17,7 @@ from harness.measuring.device import Device
 from harness.measuring.sampling import QUANTILE, Rule, Samples, block_steps, quantile_of, sample
 from harness.plan.outcome import CaseEnded, Outcome
 from harness.training.contract import Problem, Updates
-from harness.training.gate import TimedBlock, check_block, check_loaded, check_updates, load
+from harness.training.gate import TimedBlock, check_block, check_loaded, check_updates, copied, load
 from harness.training.trial import Trial
 
 # To load weights is to copy them, a fraction of one update: more than this share of the training is training.
@@ -83,11 +84,14 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
     """
     clock, rule, device = timer.clock, timer.rule, timer.device
 
+    made = functools.cache(trial.batches)
+
     def pilot(steps: int) -> None:
-        updates(*trial.batches(steps))
+        updates(*made(steps))
         device.synchronize()
 
     steps = block_steps(pilot, clock, rule, min(rule.max_steps, trial.max_steps() or rule.max_steps))
+    made.cache_clear()
     batches = VariedBatches.of(trial, steps)
     start = clock()
     while clock() - start < rule.warm_up_ns:
@@ -107,6 +111,7 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
     def before(_index: int) -> None:
         nonlocal begun, seed, loading_ns
         begun = varied(trial.parameters, chance.getrandbits(63))
+        device.synchronize()
         start = clock()
         updates.load(begun)
         loaded = updates.parameters()
@@ -116,7 +121,6 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
         seed = chance.getrandbits(63)
         batches.vary(seed)
         device.synchronize()
-        timer.announce("begin")
 
     def block() -> None:
         nonlocal given, losses, ended
@@ -127,9 +131,10 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
 
     def after(index: int, taken_ns: int) -> None:
         nonlocal training_ns
-        timer.announce("end")
         training_ns += taken_ns
-        if index + 1 >= FEW_BLOCKS and loading_ns > LOADING_SHARE * training_ns:
+        # Against blocks that the cap on batches keeps short, a few copies are much.
+        least_ns = max(training_ns, (index + 1) * rule.block_ns // 2)
+        if index + 1 >= FEW_BLOCKS and loading_ns > LOADING_SHARE * least_ns:
             raise CaseEnded(
                 Outcome.REJECTED,
                 f"while timed, loading weights takes {loading_ns / max(1, training_ns):.0%} of the time of training: "
@@ -137,7 +142,7 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
             )
         _check_plain(given, ended)
         if chosen.wants(taken_ns):
-            timed = TimedBlock(begun, losses, _copied(ended))
+            timed = TimedBlock(begun, losses, copied(ended))
             chosen.keep(Kept(index, taken_ns, seed, timed))
         finite.append(losses.isfinite().all())
         # Now and then, since what was replaced can be put back.
@@ -147,12 +152,13 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
     faults = probes.minor_faults()
     busy = Busy()
     device.begin()
-    samples = sample(block, steps, clock, rule, device.evidence(timer.cpus, timer.threads), before, after)
+    evidence = device.evidence(timer.cpus, timer.threads)
+    samples = sample(block, steps, clock, rule, evidence, before, after, timer.announce)
     seal.check()
     if problem.device.type == "cpu":
         busy.check(timer.threads)
-    made = steps * len(samples.blocks_ns)
-    facts = _facts(samples) | device.end(made) | {"minor_faults_per_step": (probes.minor_faults() - faults) / made}
+    count = steps * len(samples.blocks_ns)
+    facts = _facts(samples) | device.end() | {"minor_faults_per_step": (probes.minor_faults() - faults) / count}
     return TimedUpdates(batches, chosen.all(), all(bool(value) for value in finite), facts)
 
 
@@ -174,7 +180,7 @@ def time_latency(updates: Updates, trial: Trial, timer: Timer) -> Singles:
         losses.append(loss.detach().clone())
     ended = updates.parameters()
     _check_plain(loss, ended)
-    block = TimedBlock(start, torch.cat(losses), _copied(ended))
+    block = TimedBlock(start, torch.cat(losses), copied(ended))
     return Singles(quantile_of(taken, QUANTILE), batches.inputs, batches.targets, block)
 
 
@@ -225,7 +231,3 @@ def _check_plain(losses: Tensor, parameters: dict[str, Tensor]) -> None:
     for value in parameters.values():
         if type(value) not in (Tensor, nn.Parameter):
             raise CaseEnded(Outcome.REJECTED, f"while timed, it returns a {type(value).__name__}, not a plain tensor")
-
-
-def _copied(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in parameters.items()}

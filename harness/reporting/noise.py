@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.comparing.baseline import session_margin
 from harness.comparing.rule import MOST_ROUNDS
 
 # What a user would call the rules of the columns `…_alarm_share`.
@@ -83,14 +84,16 @@ def _advice(measured: pd.DataFrame) -> str:
     needed = measured["rounds_for_5"]
     if needed.notna().all():
         most = int(needed.max())
-        rounds = f"for 5 % use {most} rounds: harness run --rounds {most}"
+        rounds = f"{most} rounds a side see 5 % where both sides take turns in one run"
     else:
         names = _and_more(measured[needed.isna()]["case_id"].tolist())
         rounds = f"for 5 % not even {MOST_ROUNDS} rounds are enough in {names}"
+    margin = max(session_margin(spread) for spread in measured["spread"])
     return (
-        f"With 3 rounds this machine {seen} ({noisiest['case_id']}, its noisiest case); {rounds}. All this is from one "
-        f"run, and so from one session: two sessions differ by more than it tells. Its halves have {_half(measured)} "
-        f"rounds a side: with fewer, false alarms are more."
+        f"With 3 rounds a side this machine {seen} ({noisiest['case_id']}, its noisiest case); {rounds}. All this is "
+        f"from one session, and two differ by more than it tells: --baseline, which compares two, calls nothing slower "
+        f"that is not slower by {margin:.1%}, however many rounds they have. The halves have {_half(measured)} rounds "
+        f"a side: with fewer, false alarms are more."
     )
 
 

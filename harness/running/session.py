@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness import __version__
-from harness.measuring.cpus import away_from_workers, place
+from harness.measuring.cpus import Placement, away_from_workers, place
 from harness.measuring.machine import describe_machine, fingerprint, slug
-from harness.plan.case import checked
+from harness.plan.case import Case, checked
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.reading import read_regular
 from harness.plan.sweep import Sweep
@@ -134,15 +134,12 @@ class Session:
             TemporaryDirectory(prefix="harness-cache-", ignore_cleanup_errors=True) as cache,
             away_from_workers() as allowed,
         ):
-            execute(
-                self.sweep,
-                self.progress,
-                lambda case: Launcher(
-                    worker_environment(Path(cache) / (digest(case.case_id.encode()) if self.sweep.cold else "run")),
-                    timeout_s=timeout_s or DEFAULT_TIMEOUT_S,
-                ),
-                self.journal,
-                observer,
-                lambda case: place(case.device, case.threads, allowed),
-                after_round,
-            )
+
+            def launcher(case: Case) -> Launcher:
+                own = digest(case.case_id.encode()) if self.sweep.cold else "run"
+                return Launcher(worker_environment(Path(cache) / own), timeout_s=timeout_s or DEFAULT_TIMEOUT_S)
+
+            def placed(case: Case) -> Placement:
+                return place(case.device, case.threads, allowed)
+
+            execute(self.sweep, self.progress, launcher, self.journal, observer, placed, after_round)

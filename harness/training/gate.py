@@ -115,19 +115,19 @@ def _made_singly(
         batch, target = inputs[step : step + 1], targets[step : step + 1]
         expected = None
         if step in checked:
-            expected = _expected(model, problem, step + 1, _copied(now), batch[0], target[0])
+            expected = _expected(model, problem, step + 1, copied(now), batch[0], target[0])
         losses[step : step + 1] = updates(batch, target).detach()
         now = updates.parameters()
         if expected is not None:
             try:
                 _check_loss(step + 1, losses[step : step + 1], expected)
-                _check_parameters(step + 1, _copied(now), expected)
+                _check_parameters(step + 1, copied(now), expected)
             except CaseEnded as ended:
                 reason = ended.reason.removeprefix(f"update {step + 1}: ")
                 raise CaseEnded(
                     Outcome.REJECTED, f"while timed, update {step + 1} of a block is wrong: {reason}"
                 ) from ended
-    return losses, _copied(now)
+    return losses, copied(now)
 
 
 def _check_rounding(
@@ -251,7 +251,7 @@ def _check_trajectory(problem: Problem, block: TimedBlock, inputs: Tensor, targe
 
 def _snapshot(updates: Updates, problem: Problem) -> dict[str, Tensor]:
     """Copy the engine's weights, checking that they are what the contract says."""
-    weights = _copied(updates.parameters())
+    weights = copied(updates.parameters())
     for name, wanted in problem.template.named_parameters():
         if name not in weights:
             raise CaseEnded(Outcome.WRONG_GRADIENT, f"the engine returns no parameter {name}")
@@ -264,7 +264,8 @@ def _snapshot(updates: Updates, problem: Problem) -> dict[str, Tensor]:
     return weights
 
 
-def _copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights that no later update changes."""
     return {name: value.detach().clone() for name, value in parameters.items()}
 
 

@@ -12,6 +12,7 @@ from harness.training.contract import Problem, Workload
 # Batches that the timed blocks cycle through: enough that a cache cannot hold them all, not so many that they fill a
 # small machine.
 MAX_BATCH_BYTES = 64 * 2**20
+MAX_GPU_BATCH_BYTES = 1024 * 2**20
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Trial:
         if self.orders is None:
             return None
         points = self.batch_size * (self.inputs[0].nbytes + self.targets[0].nbytes)
-        return max(1, MAX_BATCH_BYTES // points)
+        return max(1, (MAX_GPU_BATCH_BYTES if self.inputs.is_cuda else MAX_BATCH_BYTES) // points)
 
     def _batched(self, points: Tensor, order: Tensor | None) -> Tensor:
         updates = len(points) // self.batch_size

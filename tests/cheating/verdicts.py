@@ -22,7 +22,7 @@ LOADING = "^while timed, loading weights takes [0-9]+% of the time of training"
 
 
 def replaced(name: str) -> str:
-    return f"(while timed, the engine replaces|the engine has replaced) {name}, which it is measured or checked by"
+    return f"^the engine replaces {name}, which it is measured or checked by"
 
 
 # Where two things are wrong with a cheat, either may be found first.

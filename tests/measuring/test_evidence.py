@@ -48,7 +48,8 @@ class Machine:
         evidence.begin()
         during()
         self.thread_ns += ran_ns
-        return evidence.end(taken_ns)
+        disturbance = evidence.end(taken_ns)
+        return evidence.afterwards() or disturbance
 
 
 @pytest.fixture
@@ -91,8 +92,15 @@ def test_a_core_that_the_kernel_took_away_is_preempted(machine):
 def test_time_that_the_hypervisor_took_counts_on_the_cpus_of_the_process_alone(machine, cpus, stolen_from, says):
     evidence = machine.evidence(cpus)
     assert machine.block(evidence, lambda: machine.tick(stolen_from)) == says
-    machine.tick(0, 1, 2, 3)  # between two blocks
     assert machine.block(evidence) == ""
+
+
+def test_stolen_time_is_counted_from_one_block_to_the_next_because_the_kernel_books_it_by_ticks(machine):
+    machine.tick(1)  # before anything is watched
+    evidence = machine.evidence()
+    assert machine.block(evidence) == ""
+    machine.tick(1)  # between two blocks
+    assert [machine.block(evidence) for _ in range(2)] == ["stolen", ""]
 
 
 def test_a_kernel_that_counts_no_stolen_time_says_nothing(machine):
@@ -115,10 +123,39 @@ def test_where_others_do_some_of_the_work_waiting_for_them_is_no_disturbance(mac
 @pytest.mark.parametrize(("khz", "says"), [(2_800_000, ""), (2_780_000, "slow clock"), (1_000_000, "slow clock")])
 def test_a_clock_that_fell_is_slow_until_it_is_back(machine, khz, says):
     evidence = machine.evidence()
-    machine.block(evidence)
+    assert {machine.block(evidence) for _ in range(10)} == {""}
     assert machine.block(evidence, lambda: machine.clock(1, khz)) == says
     assert machine.block(evidence) == says
     assert machine.block(evidence, lambda: machine.clock(1, 3_000_000)) == ""
+
+
+def test_a_level_that_the_clock_settles_at_is_no_disturbance(machine):
+    evidence = machine.evidence()
+    for _ in range(10):
+        machine.block(evidence)
+    machine.clock(1, 2_000_000)
+    said = [machine.block(evidence) for _ in range(40)]
+    assert said == ["slow clock"] * 10 + [""] * 30
+    machine.clock(1, 1_500_000)
+    assert machine.block(evidence) == "slow clock"
+
+
+def test_a_clock_that_was_once_high_makes_no_later_block_slow(machine):
+    evidence = machine.evidence()
+    machine.clock(1, 4_000_000)
+    machine.block(evidence)
+    machine.clock(1, 3_000_000)
+    assert [machine.block(evidence) for _ in range(20)][1:] == [""] * 19
+
+
+@pytest.mark.parametrize("cpus", [(1, 2), ()])
+def test_of_several_cpus_no_clock_is_watched_because_some_of_them_idle(machine, cpus):
+    evidence = machine.evidence(cpus)
+    for _ in range(10):
+        machine.block(evidence)
+    for cpu in range(4):
+        machine.clock(cpu, 1_000_000)
+    assert machine.block(evidence) == ""
 
 
 def test_the_clock_of_another_cpu_may_fall(machine):
@@ -135,14 +172,31 @@ def test_of_several_disturbances_the_kernels_is_told(machine):
         machine.tick(1)
         machine.clock(1, 1_000)
 
-    assert machine.block(evidence, everything, ran_ns=0) == "preempted"
+    for _ in range(10):
+        machine.block(evidence)
+    evidence.begin()
+    everything()
+    assert evidence.end(10 * MS) == "preempted"  # and has waited
+    assert evidence.afterwards() == "stolen"
+    assert evidence.afterwards() == "slow clock"
+
+
+def test_right_around_a_block_no_file_is_read(machine, monkeypatch):
+    evidence = machine.evidence()
+    monkeypatch.setattr(evidence_module.os, "pread", lambda *_: pytest.fail("it reads a file"))
+    evidence.begin()
+    machine.tick(1)
+    machine.thread_ns += 10 * MS
+    assert evidence.end(10 * MS) == ""
+    monkeypatch.undo()
+    assert evidence.afterwards() == "stolen"
 
 
 @pytest.mark.parametrize("cpus", [(), (1,), (7,)])
 def test_a_machine_that_says_nothing_disturbs_nothing(tmp_path, cpus):
     evidence = CpuEvidence(cpus, alone=True, root=tmp_path, thread_time_ns=lambda: 0, switches=lambda: 0)
     evidence.begin()
-    assert evidence.end(0) == ""
+    assert evidence.end(0) == evidence.afterwards() == ""
 
 
 def test_a_clock_that_is_no_number_says_nothing(machine):
@@ -192,7 +246,8 @@ def test_a_file_that_is_slow_once_is_read(machine, monkeypatch):
 def test_this_machine_can_be_asked(monkeypatch):
     evidence = CpuEvidence(os.sched_getaffinity(0), alone=True)
     evidence.begin()
-    assert evidence.end(10 * MS) in ("waited", "preempted", "stolen")  # nothing ran for ten milliseconds
+    assert evidence.end(10 * MS) in ("waited", "preempted")  # nothing ran for ten milliseconds
+    assert evidence.afterwards() in ("", "stolen", "slow clock")
     taken = []
     for _ in range(20):
         start = time.perf_counter_ns()
@@ -205,19 +260,28 @@ def test_this_machine_can_be_asked(monkeypatch):
 # The GPU
 
 
+ME, ANOTHER = 11, 22
+
+
 class FakeNvml:
     def __init__(self):
-        self.reasons, self.clock_mhz, self.sharing, self.counted = 0, 1980, 1, 0
+        self.reasons, self.clock_mhz, self.busy, self.counted, self.asked = 0, 1980, [(ME, 90)], 0, 0
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, _handle):  # noqa: N802 - NVML's names
+        self.asked += 1
         return self.reasons
 
     def nvmlDeviceGetClockInfo(self, _handle, _kind):  # noqa: N802
+        self.asked += 1
         return self.clock_mhz
 
     def nvmlDeviceGetComputeRunningProcesses(self, _handle):  # noqa: N802
+        return [None] * 5  # whoever has a context, idle ones as well
+
+    def nvmlDeviceGetProcessUtilization(self, _handle, _since_us):  # noqa: N802
+        self.asked += 1
         self.counted += 1
-        return [None] * self.sharing
+        return [SimpleNamespace(pid=pid, smUtil=share) for pid, share in self.busy]
 
 
 class OldNvml(FakeNvml):
@@ -229,7 +293,19 @@ class OldNvml(FakeNvml):
 
 def gpu_block(evidence):
     evidence.begin()
-    return evidence.end(10 * MS)
+    disturbance = evidence.end(10 * MS)
+    return evidence.afterwards() or disturbance
+
+
+def test_right_around_a_block_nvml_is_asked_nothing():
+    library = FakeNvml()
+    evidence = GpuEvidence(Gpu(library, None))
+    library.reasons, library.busy = 0x04, [(ME, 90), (ANOTHER, 9)]
+    evidence.begin()
+    assert evidence.end(10 * MS) == ""
+    assert library.asked == 0
+    assert evidence.afterwards() == "shared GPU"
+    assert library.asked > 0
 
 
 @pytest.mark.parametrize("library", [FakeNvml, OldNvml])
@@ -256,14 +332,23 @@ def test_idle_application_and_display_clocks_are_no_disturbance(bits):
 @pytest.mark.parametrize(
     ("clock_mhz", "says"), [(1980, ""), (1850, ""), (1835, "slow GPU clock"), (345, "slow GPU clock")]
 )
-def test_a_gpu_clock_that_fell_below_the_highest_seen_is_slow(clock_mhz, says):
+def test_a_gpu_clock_that_fell_below_the_usual_one_is_slow(clock_mhz, says):
     library = FakeNvml()
     evidence = GpuEvidence(Gpu(library, None))
-    gpu_block(evidence)
+    assert {gpu_block(evidence) for _ in range(10)} == {""}
     library.clock_mhz = clock_mhz
     assert gpu_block(evidence) == says
     library.clock_mhz = 1980
     assert gpu_block(evidence) == ""
+
+
+def test_a_gpu_clock_that_settles_lower_is_no_disturbance():
+    library = FakeNvml()
+    evidence = GpuEvidence(Gpu(library, None))
+    for _ in range(10):
+        gpu_block(evidence)
+    library.clock_mhz = 1400
+    assert [gpu_block(evidence) for _ in range(30)] == ["slow GPU clock"] * 10 + [""] * 20
 
 
 def test_a_clock_that_rises_from_idle_is_not_slow():
@@ -273,18 +358,34 @@ def test_a_clock_that_rises_from_idle_is_not_slow():
         assert gpu_block(evidence) == ""
 
 
-@pytest.mark.parametrize(("sharing", "says"), [(0, ""), (1, ""), (2, "shared GPU")])
-def test_a_gpu_on_which_somebody_else_computes_is_shared(sharing, says):
+@pytest.mark.parametrize(
+    ("busy", "says"),
+    [
+        ([], ""),
+        ([(ME, 90)], ""),
+        ([(ME, 90), (ME, 40)], ""),
+        ([(ME, 90), (ANOTHER, 0)], ""),
+        ([(ME, 90), (ANOTHER, 1)], "shared GPU"),
+    ],
+    ids=["nobody", "this one", "this one twice", "another idles", "another computes"],
+)
+def test_a_gpu_on_which_somebody_else_computes_is_shared(busy, says):
     library = FakeNvml()
-    library.sharing = sharing
+    library.busy = busy
     assert gpu_block(GpuEvidence(Gpu(library, None))) == says
+
+
+def test_of_a_slice_nobody_knows_who_computes_on_it():
+    library = FakeNvml()
+    library.busy = [(ME, 90), (ANOTHER, 90)]
+    assert gpu_block(GpuEvidence(Gpu(library, None, is_slice=True))) == ""
 
 
 def test_who_comes_later_is_noticed_later_because_counting_is_slow():
     library = FakeNvml()
     evidence = GpuEvidence(Gpu(library, None))
     assert gpu_block(evidence) == ""
-    library.sharing = 2
+    library.busy = [(ME, 50), (ANOTHER, 50)]
     said = [gpu_block(evidence) for _ in range(2 * COUNTED_EVERY)]
     assert said.index("shared GPU") == COUNTED_EVERY - 1
     assert set(said[COUNTED_EVERY - 1 :]) == {"shared GPU"}
@@ -309,6 +410,10 @@ class Says:
         self.log.append(taken_ns)
         return self.word
 
+    def afterwards(self):
+        self.log.append("afterwards")
+        return self.word and f"{self.word} afterwards"
+
 
 @pytest.mark.parametrize(
     ("words", "heard"), [(("", ""), ""), (("a", ""), "a"), (("", "b"), "b"), (("a", "b"), "a"), ((), "")]
@@ -318,4 +423,5 @@ def test_the_first_that_has_something_to_say_is_heard_and_all_are_asked(words, h
     together = Together(*parts)
     together.begin()
     assert together.end(7) == heard
-    assert all(part.log == ["begin", 7] for part in parts)
+    assert together.afterwards() == (heard and f"{heard} afterwards")
+    assert all(part.log == ["begin", 7, "afterwards"] for part in parts)

@@ -157,6 +157,27 @@ def test_nvidia_smi_is_asked_once_and_read_by_column(nvidia_smi, tmp_path):
     assert "--format=csv,noheader,nounits" in asked
 
 
+@pytest.mark.parametrize(
+    ("chosen", "gpus"),
+    [("1", [A100]), ("1,0", [A100, H200]), ("GPU-5", [H200]), ("GPU-77,GPU-5a1e", [A100, H200]), ("0,7,1", [H200])],
+)
+def test_gpus_are_counted_and_described_as_cuda_sees_them(nvidia_smi, monkeypatch, chosen, gpus):
+    nvidia_smi(H200, A100)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    for index, gpu in enumerate(gpus):
+        facts = describe_machine(f"cuda:{index}")
+        assert (facts["gpu"], facts["gpu_count"]) == (gpu.partition(",")[0], len(gpus))
+    assert describe_machine(f"cuda:{len(gpus)}") == {**describe_machine("cpu"), "gpu_count": len(gpus)}
+
+
+@pytest.mark.parametrize("chosen", ["", "-1", "2", "GPU-00", "GPU-"])
+def test_where_cuda_sees_no_gpu_none_is_described(nvidia_smi, monkeypatch, chosen):
+    nvidia_smi(H200, A100)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    facts = describe_machine("cuda")
+    assert {name: value for name, value in facts.items() if name.startswith("gpu")} == {"gpu_count": 0}
+
+
 @pytest.mark.parametrize(("device", "gpu"), [("cuda", "NVIDIA H200"), ("cuda:0", "NVIDIA H200"), ("cuda:1", A100[:21])])
 def test_of_two_gpus_the_one_that_is_used_is_described(nvidia_smi, device, gpu):
     nvidia_smi(H200, A100)

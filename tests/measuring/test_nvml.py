@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.measuring import nvml
-from harness.measuring.nvml import Gpu
+from harness.measuring.nvml import Gpu, visible
 
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
 SLICE = "MIG-99999999-2222-3333-4444-555555555555"
@@ -59,11 +59,17 @@ def test_a_question_is_asked_of_the_gpu_with_this_uuid_and_answered_with_a_numbe
     assert library.asked == [(name, UUID, *more)]
 
 
-@pytest.mark.parametrize("question", [*QUESTIONS, "persistence", "processes"])
+OTHERS = {
+    "persistence": "nvmlDeviceGetPersistenceMode",
+    "processes": "nvmlDeviceGetComputeRunningProcesses",
+    "busy_processes": "nvmlDeviceGetProcessUtilization",
+}
+
+
+@pytest.mark.parametrize("question", [*QUESTIONS, *OTHERS])
 @pytest.mark.parametrize("absent", [True, False])
 def test_a_question_that_the_gpu_or_the_driver_does_not_know_has_no_answer(question, absent):
-    name = {"persistence": "nvmlDeviceGetPersistenceMode", "processes": "nvmlDeviceGetComputeRunningProcesses"}
-    call = name.get(question) or QUESTIONS[question][0]
+    call = OTHERS.get(question) or QUESTIONS[question][0]
     library = FakeNvml() if absent else FakeNvml(**{call: RefusedError("Not Supported")})
     assert getattr(Gpu.by_uuid(library, UUID), question)() is None
 
@@ -79,6 +85,18 @@ def test_processes_on_the_gpu_are_counted(count):
     assert gpu.processes() == count
 
 
+@pytest.mark.parametrize(
+    ("samples", "count"),
+    [([], 0), ([(1, 50)], 1), ([(1, 50), (1, 20)], 1), ([(1, 50), (2, 0)], 1), ([(1, 0), (2, 1), (3, 99)], 2)],
+)
+def test_processes_that_computed_in_the_last_second_are_counted_once_each(monkeypatch, samples, count):
+    monkeypatch.setattr(nvml.time, "time", lambda: 1_700_000_000.25)
+    seen = [SimpleNamespace(pid=pid, smUtil=share, memUtil=7) for pid, share in samples]
+    library = FakeNvml(nvmlDeviceGetProcessUtilization=seen)
+    assert Gpu.by_uuid(library, UUID).busy_processes() == count
+    assert library.asked == [("nvmlDeviceGetProcessUtilization", UUID, 1_699_999_999_250_000)]
+
+
 def test_a_driver_before_535_is_asked_by_the_older_name():
     library = FakeNvml(nvmlDeviceGetCurrentClocksThrottleReasons=0x40)
     assert Gpu.by_uuid(library, UUID).clock_event_reasons() == 0x40
@@ -91,7 +109,54 @@ def test_a_newer_driver_is_asked_by_the_newer_name_alone():
 
 
 def test_a_slice_is_asked_through_the_gpu_that_it_is_part_of():
-    assert Gpu.by_uuid(FakeNvml(), SLICE).handle == UUID
+    library = FakeNvml(nvmlDeviceGetClockInfo=1980)
+    gpu = Gpu.by_uuid(library, SLICE)
+    assert (gpu.handle, gpu.is_slice) == (UUID, True)
+    assert gpu.sm_clock_mhz() == 1980
+    assert not Gpu.by_uuid(library, UUID).is_slice
+
+
+@pytest.mark.parametrize(
+    ("question", "answers"),
+    [
+        ("energy_mj", {"nvmlDeviceGetTotalEnergyConsumption": 5}),
+        ("busy_processes", {"nvmlDeviceGetProcessUtilization": [SimpleNamespace(pid=1, smUtil=9)]}),
+    ],
+)
+def test_what_the_whole_gpu_does_is_not_told_of_a_slice(question, answers):
+    library = FakeNvml(**answers)
+    assert getattr(Gpu.by_uuid(library, SLICE), question)() is None
+    assert library.asked == []
+    assert getattr(Gpu.by_uuid(library, UUID), question)() is not None
+
+
+GPUS = ("GPU-aa11", "GPU-aa22", "GPU-bb33")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seen"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("1", [1]),
+        ("2,0", [2, 0]),
+        (" 2 , 0 ", [2, 0]),
+        ("GPU-bb33", [2]),
+        ("GPU-b,GPU-aa1", [2, 0]),
+        ("GPU-aa,0", []),  # two begin so
+        ("0,3,1", [0]),
+        ("0,-1,1", [0]),
+        ("0,NoDevFiles,1", [0]),
+        ("0,bb33,1", [0]),
+        ("0,GPU-cc,1", [0]),
+    ],
+)
+def test_cuda_sees_the_gpus_that_are_named_up_to_the_first_that_is_not_there(chosen, seen):
+    assert visible(GPUS, chosen) == [GPUS[index] for index in seen]
+
+
+def test_slices_are_named_by_their_own_uuid():
+    assert visible(GPUS, f"{SLICE},0") == [SLICE, GPUS[0]]
 
 
 @pytest.mark.parametrize("uuid", ["GPU-0", "", "11111111-2222-3333-4444-555555555555"])
@@ -122,8 +187,9 @@ def test_the_library_is_initialised_before_it_is_used(monkeypatch):
 
 def test_every_question_has_the_name_and_the_constants_that_nvml_has():
     pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
-    for name, *_ in QUESTIONS.values():
+    for name in (*OTHERS.values(), *(name for name, *_ in QUESTIONS.values())):
         assert callable(getattr(pynvml, name))
+    assert {"pid", "smUtil"} <= {name for name, _ in pynvml.c_nvmlProcessUtilizationSample_t._fields_}
     assert pynvml.NVML_CLOCK_SM == 1
     assert pynvml.NVML_TEMPERATURE_GPU == 0
     names = {

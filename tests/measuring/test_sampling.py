@@ -59,10 +59,10 @@ class Machine:
 
 
 class Watching:
-    """Evidence that says of each block, by number from 0, what disturbed it."""
+    """Evidence that says of each block, by number from 0, what disturbed it, at once and afterwards."""
 
-    def __init__(self, says=lambda _block: ""):
-        self.says = says
+    def __init__(self, says=lambda _block: "", later=lambda _block: ""):
+        self.says, self.later = says, later
         self.blocks = itertools.count()
         self.told = []
 
@@ -72,6 +72,9 @@ class Watching:
     def end(self, taken_ns):
         self.told.append(taken_ns)
         return self.says(next(self.blocks))
+
+    def afterwards(self):
+        return self.later(len(self.told) - 1)
 
 
 def sampled(blocks_ns, rule=RULE, says=lambda _block: "", steps=1, **machine):
@@ -223,6 +226,7 @@ def test_only_the_block_is_between_two_reads_of_the_clock():
 
     evidence = Watching()
     evidence.begin, evidence.end = logged("look", evidence.begin), logged("look again", evidence.end)
+    evidence.afterwards = logged("look at leisure", evidence.afterwards)
     sample(
         logged("run", machine.block),
         1,
@@ -231,11 +235,13 @@ def test_only_the_block_is_between_two_reads_of_the_clock():
         evidence,
         logged("before", lambda _index: None),
         logged("after", lambda _index, _taken_ns: None),
+        logged("announce", lambda _at: None),
     )
     expected = []
     for index in range(30):
-        around = [("look",), ("clock",), ("run",), ("clock",), ("look again", 10 * MS)]
-        expected += [("before", index), *around, ("after", index, 10 * MS)]
+        expected += [("before", index), ("announce", "begin"), ("look",)]
+        expected += [("clock",), ("run",), ("clock",)]
+        expected += [("look again", 10 * MS), ("announce", "end"), ("look at leisure",), ("after", index, 10 * MS)]
     assert log == expected
 
 
@@ -357,6 +363,15 @@ def test_a_block_is_disturbed_when_there_is_evidence_of_it():
     samples = sampled([10 * MS], says=lambda block: {3: "stolen", 17: "preempted", 18: "preempted"}.get(block, ""))
     assert [index for index, reason in enumerate(samples.disturbances) if reason] == [3, 17, 18]
     assert list(samples.disturbed_by().items()) == [("preempted", 2), ("stolen", 1)]
+
+
+def test_what_is_found_afterwards_disturbs_as_well_and_is_told_first():
+    machine = Machine(blocks_ns=[10 * MS])
+    evidence = Watching(
+        says=lambda block: "preempted" if block in (2, 3) else "", later=lambda block: "stolen" if block > 2 else ""
+    )
+    samples = sample(machine.block, 1, machine.clock, Rule(budget_ns=100 * MS, patience=1.0, min_blocks=5), evidence)
+    assert samples.disturbances[:5] == ["", "", "preempted", "stolen", "stolen"]
 
 
 def test_evidence_is_told_how_long_the_block_took():

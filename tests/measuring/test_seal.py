@@ -11,6 +11,7 @@ import harness.training.convergence
 import harness.training.loading  # noqa: F401
 from harness.measuring import clocks, device, evidence, sampling, seal, timing
 from harness.measuring.blocks import Chosen, VariedBatches
+from harness.plan.outcome import CaseEnded, Outcome
 from harness.training import gate, reference
 
 
@@ -60,6 +61,24 @@ def test_what_was_replaced_is_told_by_its_name(sealed, owner, name, told):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, elsewhere)
         assert seal.broken(sealed) == told
+
+
+def test_a_check_rejects_what_was_replaced_since_the_seal_was_taken(sealed):
+    seal.check()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate, "check_block", elsewhere)
+        with pytest.raises(CaseEnded) as ended:
+            seal.check()
+        reason = "the engine replaces harness.training.gate.check_block, which it is measured or checked by"
+        assert (ended.value.outcome, ended.value.reason) == (Outcome.REJECTED, reason)
+    seal.check()
+
+
+def test_without_a_seal_there_is_nothing_to_check(monkeypatch):
+    monkeypatch.setattr(seal, "_taken", {})
+    monkeypatch.setattr(gate, "check_block", elsewhere)
+    seal.check()
+    monkeypatch.undo()
 
 
 def test_other_code_in_the_same_function_is_noticed(sealed):

@@ -44,13 +44,13 @@ class Quiet(Cpu):
 
     def evidence(self, cpus: Any, threads: int) -> Any:
         self.log.append(("evidence", cpus, threads))
-        return SimpleNamespace(begin=lambda: None, end=lambda _taken_ns: "")
+        return SimpleNamespace(begin=lambda: None, end=lambda _taken_ns: "", afterwards=lambda: "")
 
     def begin(self) -> None:
         self.log.append("begin")
 
-    def end(self, updates: int) -> dict[str, Any]:
-        self.log.append(("end", updates))
+    def end(self) -> dict[str, Any]:
+        self.log.append("end")
         return {"from_the_device": 7}
 
 
@@ -218,8 +218,7 @@ def test_honest_updates_are_timed_and_pass(case: Case) -> None:
     assert facts["minor_faults_per_step"] >= 0
     assert timed.finite
     assert BY_CHANCE <= len(timed.checked) <= BY_CHANCE + FASTEST
-    # The device is told of the timed updates alone.
-    assert device.log == ["begin", ("evidence", (3,), 2), ("end", facts["blocks"] * facts["block_steps"])]
+    assert device.log == ["begin", ("evidence", (3,), 2), "end"]
     assert facts["from_the_device"] == 7
     assert updates.calls.count(facts["block_steps"]) >= facts["blocks"]
 
@@ -293,7 +292,7 @@ def test_disturbances_are_counted_by_kind(case: Case) -> None:
 
     class Loud(Quiet):
         def evidence(self, cpus: Any, threads: int) -> Any:
-            return SimpleNamespace(begin=lambda: None, end=lambda _taken_ns: next(words, ""))
+            return SimpleNamespace(begin=lambda: None, end=lambda _taken_ns: "", afterwards=lambda: next(words, ""))
 
     _, timed = timed_and_checked(case, honest, device=Loud(), rule=replace(RULE, patience=50))
     facts = timed.facts
@@ -303,6 +302,41 @@ def test_disturbances_are_counted_by_kind(case: Case) -> None:
 
 
 # Work outside the clock
+
+
+@pytest.mark.parametrize(
+    ("update_ns", "load_ns", "rejected"),
+    [
+        (40_000, 9 * MS, False),  # blocks of 20 ms
+        (40_000, 11 * MS, True),
+        (400, 4 * MS, False),  # of 0.2 ms, as there are no more updates: held against 10 ms
+        (400, 6 * MS, True),
+    ],
+)
+def test_loading_takes_at_most_half_the_time_of_training_or_a_quarter_of_what_blocks_should_take(
+    update_ns: int, load_ns: int, *, rejected: bool
+) -> None:
+    class Loads(WhileTimed):
+        now = 0
+
+        def load(self, parameters: Mapping[str, Tensor]) -> None:
+            self.now += load_ns
+            super().load(parameters)
+
+        def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+            self.now += update_ns * len(inputs)
+            return super().__call__(inputs, targets)
+
+    problem, trial, inner = case_of(10)
+    updates = Loads(inner, honest)
+    rule = replace(RULE, block_ns=20 * MS, max_steps=500, warm_up_ns=1)
+    timing = timer(clock=lambda: updates.now, rule=rule)
+    if not rejected:
+        assert time_updates(problem, updates, trial, timing).facts["block_steps"] == 500
+        return
+    with pytest.raises(CaseEnded, match=r"while timed, loading weights takes [0-9]+% of the time of training") as ended:
+        time_updates(problem, updates, trial, timing)
+    assert ended.value.outcome is Outcome.REJECTED
 
 
 def cores_busy(patch: pytest.MonkeyPatch, by_process: float, by_thread: float, by_others: float = 0.0) -> None:

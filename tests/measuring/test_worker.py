@@ -14,12 +14,14 @@ from torch._dynamo.utils import clear_compilation_metrics, counters
 
 from harness.measuring import sampling
 from harness.measuring import worker as worker_module
+from harness.measuring.device import Cpu
 from harness.measuring.protocol import PHASES, PROTOCOL, EventStream, Request
 from harness.plan.case import Case
 from harness.plan.presets import Sampling
 from harness.plan.sweep import Sweep
 from harness.tables.build import build_tables
 from harness.tables.columns import MEASUREMENTS
+from harness.training import gate
 from harness.training.toolchain import missing_toolchain
 
 TIMES = {"step_ns", "step_median_ns", "step_min_ns", "latency_ns", "blocks_ns", "counted", "timed_ns"}
@@ -114,6 +116,15 @@ class FailsWhileItConverges(Honest):
         super().load(parameters)
         if self.loads == 200:  # those of first call, gate and blocks are fewer, those of seeds follow
             raise ValueError("enough")
+
+
+class ReplacesAtTheEnd(Honest):
+    def load(self, parameters):
+        super().load(parameters)
+        if self.loads == 200:  # as above
+            import harness.training.gate
+
+            harness.training.gate.SINGLE_UPDATES += 1
 
 
 class HasNoMemory(Honest):
@@ -329,6 +340,36 @@ def test_float64_and_real_batches_are_measured_too(tmp_path):
     assert measurement.record["convergence"][0]["updates"] == 200
 
 
+@pytest.mark.parametrize(("batch_size", "batches", "most"), [(100, 3, 10), (10, 3, 3), (10, 30, 10)])
+def test_what_happens_inside_is_asked_with_no_more_batches_than_there_are(
+    tmp_path, monkeypatch, batch_size, batches, most
+):
+    asked = []
+
+    def inside(_device, run, steps, latency_ns):
+        asked.append((steps, latency_ns, [len(run(count)) for count in range(1, steps + 1)]))
+        return {"kernel_ns": 7.0}
+
+    monkeypatch.setattr("harness.training.trial.MAX_BATCH_BYTES", batches * batch_size * 8)
+    monkeypatch.setattr(Cpu, "inside", inside)
+    record = measured(tmp_path, Request(case(batch_size=batch_size), 0, 0, SHORT, threads=1)).record
+    assert (record["outcome"], record["reason"], record["kernel_ns"]) == ("ok", "", 7.0)
+    assert asked == [(most, record["latency_ns"], list(range(1, most + 1)))]
+
+
+def test_float32_is_float32_on_a_gpu_whatever_torch_begins_with(tmp_path):
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = True
+        measured(tmp_path, Request(case(), 0, 0, SHORT, threads=1))
+        assert [backend.allow_tf32 for backend in backends] == [False, False]
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+
 def test_a_request_of_another_protocol_is_not_measured(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.measuring.protocol.PROTOCOL", PROTOCOL + 1)
     line = Request(case(), 0, 0).to_line()
@@ -436,6 +477,15 @@ def test_a_case_that_fails_after_it_was_timed_has_no_time(users):
     assert measurement.record["outcome"] == "crashed"
     assert measurement.record["reason"].startswith("ValueError: enough")
     assert measurement.phases[-1] == "convergence"
+    assert_without_time(measurement)
+
+
+def test_what_an_engine_replaces_after_everything_was_timed_is_found_at_the_end(users, monkeypatch):
+    monkeypatch.setattr(gate, "SINGLE_UPDATES", gate.SINGLE_UPDATES)  # restored afterwards
+    measurement = users("ReplacesAtTheEnd", seeds=300)
+    reason = "the engine replaces harness.training.gate.SINGLE_UPDATES, which it is measured or checked by"
+    assert measurement.ending == ("rejected", reason)
+    assert measurement.phases[-1] == "end"
     assert_without_time(measurement)
 
 

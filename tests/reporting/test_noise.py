@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness.comparing.baseline import BaselineVerdict
+from harness.comparing.baseline import BaselineVerdict, session_margin
 from harness.reporting.noise import show_noise
 from harness.reporting.terminal import show_baseline
 from harness.tables.columns import NOISE
@@ -66,8 +66,20 @@ def test_it_says_in_words_what_three_rounds_cannot_see_and_how_many_are_needed()
     advice = shown({}, {"case_id": "noisy", "spread": 0.03, "least_with_3_rounds": 0.81, "rounds_for_5": 31})
     said = line(advice, "With 3 rounds")
     assert "cannot see less than 81.0% (noisy, its noisiest case)" in said
-    assert "for 5 % use 31 rounds: harness run --rounds 31" in said
-    assert "two sessions differ by more" in said
+    assert "31 rounds a side see 5 % where both sides take turns in one run" in said
+    assert "from one session, and two differ by more than it tells" in said
+    assert (
+        f"--baseline, which compares two, calls nothing slower that is not slower by {session_margin(0.03):.1%}" in said
+    )
+    assert "The halves have 10 rounds a side" in said
+
+
+def test_the_margin_of_a_baseline_is_that_of_the_noisiest_case():
+    quiet, noisy = {"spread": 0.001}, {"case_id": "noisy", "spread": 0.1}
+    assert session_margin(0.1) > session_margin(0.001)
+    for rows in ((quiet, noisy), (noisy, quiet)):
+        assert f"not slower by {session_margin(0.1):.1%}," in shown(*rows)
+    assert f"not slower by {session_margin(0.001):.1%}," in shown(quiet)
 
 
 def test_where_nothing_is_enough_no_number_is_suggested():
@@ -75,7 +87,7 @@ def test_where_nothing_is_enough_no_number_is_suggested():
     text = shown({}, {**noisy, "case_id": "noisy"}, {**noisy, "case_id": "noisier"})
     assert "cannot even see a doubling" in text
     assert "not even 200 rounds are enough in noisy and 1 more" in text
-    assert "harness run" not in text
+    assert "rounds a side see 5 %" not in text
     assert "> 200" in line(text, "noisier", "20.00%")
 
 

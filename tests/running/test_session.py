@@ -93,7 +93,7 @@ def test_without_a_gpu_cuda_is_refused_in_one_line(nvidia_smi):
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_how_many_are(nvidia_smi):
-    nvidia_smi(H200, H200)
+    nvidia_smi(H200, H200.replace("GPU-1", "GPU-2"))
     for device in ("cuda:2", "cuda:17"):
         with pytest.raises(PlanError, match=rf"device {device}: this machine has 2 GPU"):
             this_machine(sweep("cpu", "cuda:1", device))
@@ -114,7 +114,7 @@ def test_without_torch_nothing_can_be_measured(monkeypatch):
 
 
 def test_a_gpu_that_is_there_names_the_machine(nvidia_smi):
-    nvidia_smi(H200, H200)
+    nvidia_smi(H200, H200.replace("GPU-1", "GPU-2"))
     for device in ("cuda", "cuda:0", "cuda:1"):
         assert this_machine(sweep("cpu", device)).slug == "nvidia-h200"
 

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from harness.training.loading import load_workload
-from harness.training.trial import MAX_BATCH_BYTES, begin, problem_of
+from harness.training.trial import MAX_BATCH_BYTES, MAX_GPU_BATCH_BYTES, begin, problem_of
 from harness.training.workloads.line import Line
 
 CPU = torch.device("cpu")
@@ -62,6 +64,17 @@ def test_real_batches_keep_to_the_byte_cap() -> None:
     most = begun.max_steps()
     assert most is not None
     assert most * 10 * 8 <= MAX_BATCH_BYTES < (most + 1) * 10 * 8
+
+
+def test_a_gpu_has_room_for_more_batches() -> None:
+    class OnAGpu(Tensor):
+        is_cuda = True
+
+    begun = begin(load_workload("line"), 10, 0, CPU, torch.float32)
+    most = replace(begun, inputs=begun.inputs.as_subclass(OnAGpu)).max_steps()
+    assert most is not None
+    assert most * 10 * 8 <= MAX_GPU_BATCH_BYTES < (most + 1) * 10 * 8
+    assert MAX_GPU_BATCH_BYTES > MAX_BATCH_BYTES
 
 
 def test_floating_data_takes_the_dtype_and_classes_stay_whole_numbers() -> None:

@@ -36,6 +36,9 @@ VARIABLES = {
     "TORCHDYNAMO_DISABLE": _Variable(_on, "torch.compile does nothing: compiled engines time plain Python"),
     "TORCH_COMPILE_DISABLE": _Variable(_on, "torch.compile does nothing: compiled engines time plain Python"),
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": _Variable(_on, "a warm first call compiles everything again"),
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": _Variable(
+        _on, "torch begins with TF32 on; the program turns it off", only_cuda=True
+    ),
     "CUDA_LAUNCH_BLOCKING": _Variable(
         _on, "every kernel is waited for: no launch overlaps with another", Severity.WORTHLESS, only_cuda=True
     ),

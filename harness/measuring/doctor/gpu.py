@@ -2,13 +2,13 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from harness.measuring.doctor.driver import DRIVER_ADVICE, ask, driver, uuids_of_nvidia_smi, why_no_driver
 from harness.measuring.doctor.findings import Finding, ok, warning, worthless
 from harness.measuring.doctor.gpu_state import settings, state
-from harness.measuring.nvml import Gpu
+from harness.measuring.nvml import Gpu, visible
 
 
 def chosen_gpu(device: str, nvml: Any) -> Iterator[Finding]:
@@ -31,39 +31,19 @@ def chosen_gpu(device: str, nvml: Any) -> Iterator[Finding]:
     if not uuids:
         yield worthless("GPU", "none: no NVIDIA driver shows one", DRIVER_ADVICE)
         return
-    visible = _visible(uuids, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    seen_uuids = visible(uuids, os.environ.get("CUDA_VISIBLE_DEVICES"))
     number = device.partition(":")[2] or "0"
-    if not number.isdecimal() or int(number) >= len(visible):
-        seen = f"CUDA sees {len(visible)} of {len(uuids)} GPUs"
+    if not number.isdecimal() or int(number) >= len(seen_uuids):
+        seen = f"CUDA sees {len(seen_uuids)} of {len(uuids)} GPUs"
         yield worthless("GPU", f"{device} is not there: {seen}", "see nvidia-smi -L and CUDA_VISIBLE_DEVICES")
         return
     if nvml is None:
         yield ok("GPU", f"{device} is there")
         return
-    gpu = Gpu.by_uuid(nvml, visible[int(number)])
+    gpu = Gpu.by_uuid(nvml, seen_uuids[int(number)])
     if gpu is None:
-        yield worthless("GPU", f"{device} ({visible[int(number)]}) does not answer", "see nvidia-smi")
+        yield worthless("GPU", f"{device} ({seen_uuids[int(number)]}) does not answer", "see nvidia-smi")
         return
-    yield ok("GPU", f"{device} is {ask(nvml, 'nvmlDeviceGetName', gpu.handle) or visible[int(number)]}")
-    yield from settings(gpu, visible[int(number)])
+    yield ok("GPU", f"{device} is {ask(nvml, 'nvmlDeviceGetName', gpu.handle) or seen_uuids[int(number)]}")
+    yield from settings(gpu, seen_uuids[int(number)])
     yield from state(gpu)
-
-
-def _visible(uuids: Sequence[str], chosen: str | None) -> list[str]:
-    """Return the GPUs and MIG slices that CUDA sees, in its order; like CUDA, end at the first that is not there.
-
-    Where CUDA sorts unlike GPUs by speed, its numbers are not those of NVML (CUDA_DEVICE_ORDER=PCI_BUS_ID).
-    """
-    if chosen is None:
-        return list(uuids)
-    visible = []
-    for name in (part.strip() for part in chosen.split(",")):
-        if name.startswith("MIG-"):
-            visible.append(name)
-            continue
-        numbered = [uuids[int(name)]] if name.isdecimal() and int(name) < len(uuids) else []
-        found = numbered or [uuid for uuid in uuids if name.startswith("GPU-") and uuid.startswith(name)]
-        if len(found) != 1:
-            break
-        visible += found
-    return visible

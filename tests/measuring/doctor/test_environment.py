@@ -36,6 +36,12 @@ def test_launches_that_block_make_gpu_times_worthless(root, monkeypatch, value, 
     assert root.finding("environment", "cuda").severity == severity
 
 
+def test_tf32_that_the_environment_turns_on_is_told_on_a_gpu_alone(root, monkeypatch):
+    monkeypatch.setenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1")
+    assert root.finding("environment", "cuda").severity == WARNING
+    assert root.finding("environment").severity == OK
+
+
 def test_every_variable_has_a_line(root, monkeypatch):
     monkeypatch.setenv("PYTHONDEVMODE", "1")
     monkeypatch.setenv("TORCH_LOGS", "all")
