@@ -13,13 +13,9 @@ from tests.cheating.verdicts import CAUGHT, FILE, NEED_A_GPU, OUT_OF_REACH, TIME
 
 A_FEW = (
     "SkipsEverySecondUpdateWhileTimed",
-    "SkipsInTheLatency",
     "PrecomputesInLoadWhileTimed",
     "ReturnsBeforeTheWorkIsDoneWhileTimed",
-    "UsesMoreProcessesWhileTimed",
-    "GradientsInFloat16WhileTimed",
     "SlowClockInBlocks",
-    "PatchesTheReferenceWhileTimed",
     "AnswersTwice",
 )
 
