@@ -72,10 +72,10 @@ def _small(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
     small = [header]
     for record in lines[1:]:
-        if record["case_id"] not in ids or record["round"] > 1:
+        if record["kind"] != "record" or record["case_id"] not in ids or record["round"] > 1:
             continue
         record = json.loads(json.dumps(record))
-        record["blocks_ns"], record["disturbed"] = record["blocks_ns"][:5], record["disturbed"][:2]
+        record["blocks_ns"], record["counted"] = record["blocks_ns"][:5], record["counted"][:5]
         if "convergence" in record:
             record["convergence"] = record["convergence"][:4]
         if record["case_id"] == ids[2]:
@@ -215,8 +215,16 @@ def run(reader: str, results: Path, first: int, count: int) -> dict[str, Any]:
             if taken > 2:
                 found["faults"].append(f"{reader} seed {seed}: took {taken:.1f} s")
             found["slowest_s"] = max(found["slowest_s"], taken)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {**found, "peak_mb": peak / (2**20 if sys.platform == "darwin" else 2**10)}
+    return {**found, "peak_mb": peak_mb()}
+
+
+def peak_mb() -> float:
+    """Most resident memory since this program began; getrusage counts what it was forked from as well."""
+    try:
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    except OSError:  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
 
 
 if __name__ == "__main__":

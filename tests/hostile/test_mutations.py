@@ -12,7 +12,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-RESULTS = next(iter(sorted((ROOT / "results").glob("*/*/journal.jsonl")))).parent
+RESULTS = sorted((ROOT / "results").glob("*/*/journal.jsonl"))[-1].parent
 # How many files of each reader; a batch of them is one process.
 FILES = {"journal": 1000, "summary": 1000, "measurements": 1000, "sweep": 3500, "machine": 3500}
 BATCH = 250
