@@ -205,7 +205,7 @@ def _check_record(record: Mapping[str, Any]) -> None:
     if not isinstance(record.get("reason"), str):
         raise PlanError(f"reason {shown(record.get('reason'))}: must be a text")
     for name, value in record.items():
-        _check_value(name, value)
+        _check_value(printable(name, 100), value)
     _check_parts(record)
     for name in record.keys() & {"step_ns", "step_median_ns", "step_min_ns"}:
         if record[name] is not None:

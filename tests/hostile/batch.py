@@ -36,6 +36,8 @@ from harness.tables.cells import as_written
 from harness.tables.columns import TABLES
 from harness.tables.files import read_table, write_tables
 
+# What the broken files are made of.
+STORED_RUN = Path("results/amd-epyc-2c/20261124T114830Z-9d137a38a0")
 MEMORY = 1536 * 2**20  # of addresses, most of which libraries only reserve; resident memory is measured
 STANDARD = Path(sys.modules["harness"].__file__ or "").parent / "plan/standard.toml"
 

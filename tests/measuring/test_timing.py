@@ -462,9 +462,9 @@ def every_second(inner: Updates, inputs: Tensor, targets: Tensor) -> Tensor:
     return inner(inputs[::2], targets[::2]).repeat_interleave(2)[: len(inputs)]
 
 
-def honest_for_twenty(inner: Updates, inputs: Tensor, targets: Tensor) -> Tensor:
+def honest_for_five(inner: Updates, inputs: Tensor, targets: Tensor) -> Tensor:
     losses = torch.full((len(inputs),), 0.01)
-    losses[:20] = inner(inputs[:20], targets[:20])
+    losses[:5] = inner(inputs[:5], targets[:5])
     return losses
 
 
@@ -486,7 +486,7 @@ def inputs_of_before(seen: list[Tensor]) -> Train:
     return cheat
 
 
-@pytest.mark.parametrize("cheat", [every_second, honest_for_twenty, losses_alone, remembered({}), inputs_of_before([])])
+@pytest.mark.parametrize("cheat", [every_second, honest_for_five, losses_alone, remembered({}), inputs_of_before([])])
 def test_an_engine_that_cheats_only_while_timed_is_rejected(cheat: Train) -> None:
     with pytest.raises(CaseEnded, match="while timed") as ended:
         timed_and_checked(case_of(10), cheat)
