@@ -88,6 +88,7 @@ class Worker:
         replaced = prepared.broken()
         if replaced is not None:
             raise CaseEnded(Outcome.REJECTED, seal.told(replaced))
+        facts["workload_digest"] = self._digest(prepared)
 
     def _phase(self, phase: str) -> int:
         self._events.send("phase", phase=phase)
@@ -131,6 +132,11 @@ class Worker:
         start = trial.begin(workload, case.batch_size, self._request.round, device, dtype)
         updates = engine.prepare(problem, steps=20)
         return _Prepared(workload, problem, updates, start, measured, broken)
+
+    def _digest(self, prepared: _Prepared) -> str:
+        from harness.training.trial import digest_of
+
+        return digest_of(prepared.workload, self._request.case.batch_size)
 
     def _first_call(self, prepared: _Prepared) -> None:
         """Time the first update alone: whatever is compiled, is compiled here."""

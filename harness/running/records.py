@@ -42,7 +42,7 @@ _MAX_PARTS, _MAX_CPUS = 100, 2**16
 _COUNTS = frozenset(
     {"threads", "blocks", "blocks_disturbed", "block_steps", "graphs", "graph_breaks", "recompiles", "attempts"}
 )
-_TEXTS = frozenset({"reason", "stop_rule", "stderr", "compile_cache"})
+_TEXTS = frozenset({"reason", "stop_rule", "stderr", "compile_cache", "workload_digest"})
 _IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 
 Facts = dict[str, str | int | float | bool]
@@ -193,6 +193,14 @@ def _checked_header(header: Mapping[str, Any]) -> Sweep:
         value = header.get(name)
         if not isinstance(value, str) or not _IDENTITY.fullmatch(value):
             raise PlanError(f"{name} {shown(value)}: must be letters, digits and . _ + -")
+    session = header.get("session", header["run_id"])
+    if not isinstance(session, str) or not _IDENTITY.fullmatch(session):
+        raise PlanError(f"session {shown(session)}: must be letters, digits and . _ + -")
+    environment = header.get("environment", {})
+    if not isinstance(environment, dict) or len(environment) > _MAX_PARTS:
+        raise PlanError(f"environment {shown(environment)}: must be an object of texts and numbers")
+    for name, value in environment.items():
+        _fact(name, value)
     if not isinstance(header.get("dirty"), bool):
         raise PlanError(f"dirty {shown(header.get('dirty'))}: must be true or false")
     return Sweep.from_json(header.get("sweep"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import __version__
 from harness.measuring.cpus import Placement, away_from_workers, place
-from harness.measuring.machine import describe_machine, fingerprint, slug
+from harness.measuring.machine import COMPARABLE, describe_machine, fingerprint, slug
 from harness.plan.case import Case, checked
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.reading import read_regular
@@ -95,6 +95,7 @@ class Session:
             "run_id": folder.name,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             **_identity(sweep, at, machine),
+            "environment": {name: machine.facts[name] for name in COMPARABLE if name in machine.facts},
             "sweep": sweep.to_json(),
         }
         try:

@@ -38,7 +38,8 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
     """Make the tables of a run from its journal's header and entries; only finished records count."""
     sweep = Sweep.from_json(header["sweep"])
     identity = {name: header[name] for name in ("run_id", "commit", "dirty", "machine", "fingerprint")}
-    identity["schema"] = SCHEMA
+    identity |= {"schema": SCHEMA, "session": header.get("session", header["run_id"])}
+    identity["environment"] = environment_cell(header.get("environment", {}))
     by_case: dict[str, list[Record]] = {case.case_id: [] for case in sweep.cases}
     for record in records:
         if record["kind"] == "record":
@@ -69,6 +70,16 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
     return Tables(measurements, _frame(convergence, CONVERGENCE), _frame(summary, SUMMARY))
 
 
+def environment_cell(facts: Mapping[str, Any]) -> str:
+    """Return what a fingerprint is made of as one text, `key=value; …`, which `environment_of` takes apart again."""
+    return "; ".join(f"{name}={str(value).replace(';', ',')}" for name, value in facts.items())
+
+
+def environment_of(cell: str) -> dict[str, str]:
+    """Return the keys and values of an `environment`; none of an empty one."""
+    return dict(part.split("=", 1) for part in cell.split("; ") if "=" in part)
+
+
 def _labels(case: Case, records: Sequence[Record]) -> dict[str, Any]:
     threads = next((record["threads"] for record in records if "threads" in record), case.threads)
     return {
@@ -78,6 +89,7 @@ def _labels(case: Case, records: Sequence[Record]) -> dict[str, Any]:
         "dtype": case.dtype,
         "batch_size": case.batch_size,
         "threads": threads,
+        "workload_digest": next((record["workload_digest"] for record in records if "workload_digest" in record), ""),
     }
 
 

@@ -38,6 +38,12 @@ _RUN = (
     Column("machine", "text", "slug of the hardware"),
     Column("fingerprint", "text", "equal where two runs may be compared"),
 )
+# What a comparison asks for besides: it works on two CSV files alone.
+_COMPARED = (
+    Column("session", "text", "the same where runs were measured in turn, round by round; else that of the run alone"),
+    Column("workload_digest", "text", "equal where the same is trained: model, loss, learning rate, seed 0's data"),
+    Column("environment", "text", "what the fingerprint is made of: `key=value; …`"),
+)
 
 PHASES = {
     "start": "until the interpreter runs",
@@ -101,6 +107,7 @@ MEASUREMENTS = (
     Column("timed_ns", "ns", "in timed blocks"),
     *(Column(f"phase_{name}_ns", "ns", f"by the parent's clock: {meaning}") for name, meaning in PHASES.items()),
     *_RUN,
+    *_COMPARED,
 )
 
 CONVERGENCE = (
@@ -160,6 +167,7 @@ SUMMARY = (
     Column("peak_rss_bytes", "bytes", "most over rounds"),
     Column("targets", "text", "every target with what was measured"),
     *_RUN,
+    *_COMPARED,
 )
 
 _ALARMS = (

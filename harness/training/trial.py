@@ -1,5 +1,6 @@
 """One seed's start: its data, its weights and the order of its batches, always drawn in the same order."""
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -88,6 +89,21 @@ def begin(workload: Workload, batch_size: int, seed: int, device: torch.device, 
         orders=orders,
         batch_size=batch_size,
     )
+
+
+def digest_of(workload: Workload, batch_size: int) -> str:
+    """Return twelve hex digits that differ where another thing is trained: model, loss, learning rate, epochs or data.
+
+    Of seed 0, as it is on the CPU in float32; how an engine makes its updates is not in it.
+    """
+    trial = begin(workload, batch_size, 0, torch.device("cpu"), torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        told = f"{workload.model(0)} {workload.loss} {workload.learning_rate} {workload.epochs} {trial.inputs.shape}"
+    found = hashlib.sha256(told.encode())
+    for values in (trial.inputs, trial.targets, *trial.parameters.values()):
+        found.update(values.contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
 def each(batches: Tensor) -> Iterable[Tensor]:
