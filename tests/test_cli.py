@@ -15,7 +15,8 @@ import pytest
 import harness.measuring.doctor as doctor
 import harness.running.session as sessions
 from harness import __version__
-from harness.cli import Exit, main, verdict
+from harness.cli import Exit, main
+from harness.cli.measure import verdict
 from harness.comparing.baseline import BaselineVerdict
 from harness.measuring.machine import describe_machine
 from harness.plan.case import Case
@@ -504,7 +505,7 @@ def test_an_interrupt_while_planning_ends_with_130_and_without_a_word(program, m
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.cli.plan_sweep", interrupted)
+    monkeypatch.setattr("harness.cli.measure.plan_sweep", interrupted)
     ended = program("run")
     assert (ended.code, ended.out, ended.err.strip()) == (Exit.INTERRUPTED, "", "")
 

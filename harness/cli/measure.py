@@ -1,119 +1,27 @@
-"""The command line: plan → run → tables → judge → report. Turns flags into values once; owns the exit codes."""
+"""The commands that measure on this machine: `run` and `noise`."""
 
-import signal
-import sys
 import time
-from enum import IntEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness import __version__
-from harness.plan.case import known_device
-from harness.plan.catalogue import CATALOGUES, installed
-from harness.plan.errors import NotComparable, PlanError
-from harness.plan.estimate import sweep_seconds
+from harness.cli.common import PATH, Exit, plan_options, print_plan
+from harness.plan.errors import PlanError
 from harness.plan.presets import PRESETS
 from harness.plan.sweep import Axes, Sweep, plan_sweep
-from harness.plan.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
 
     from harness.comparing.baseline import BaselineVerdict
     from harness.running.session import Session
 
-    Command = Callable[..., Any]
 
-# pandas, scipy and rich are imported by the commands that need them: `--help` answers at once.
-
-
-class Exit(IntEnum):
-    """Exit codes of every command."""
-
-    MET = 0
-    MISSED = 1
-    USAGE = 2
-    NOT_COMPARABLE = 3
-    UNDECIDED = 4
-    INTERRUPTED = 130
-
-
-def main() -> None:
-    """Run the command line and exit; every mistake of the user's ends in one line."""
-    for number in _ENDINGS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # started under nohup
-            signal.signal(number, _interrupt)
-    try:
-        code = cli.main(prog_name="harness", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:  # the help is no single line
-        click.echo(error.format_message(), err=True)
-        code = Exit.USAGE
-    except click.ClickException as error:
-        code = _complain(error.format_message(), Exit.USAGE)
-    except PlanError as error:
-        code = _complain(str(error), Exit.USAGE)
-    except NotComparable as error:
-        code = _complain(str(error), Exit.NOT_COMPARABLE)
-    except (click.Abort, KeyboardInterrupt):
-        code = Exit.INTERRUPTED
-    except OSError as error:
-        code = _complain(f"{error}; what was finished before is kept", Exit.USAGE)
-    sys.exit(code)
-
-
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """End once, in good order: from then on impatience costs neither the tables nor the end of the worker."""
-    for number in _ENDINGS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-def _complain(text: str, code: Exit) -> Exit:
-    click.echo(f"harness: {printable(' '.join(text.split()))}", err=True)
-    return code
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="harness")
-def cli() -> None:
-    """Train the same small network by every way of getting gradients; prove each right; measure how fast it is."""
-
-
-_PATH = click.Path(path_type=Path)
-# What is measured and where it is kept: the same for every command that measures.
-_PLAN = (
-    click.option("--workload", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own."),
-    click.option("--engine", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own."),
-    click.option("--device", multiple=True, metavar="DEVICE", help="cpu, cuda or cuda:N."),
-    click.option("--dtype", multiple=True, metavar="DTYPE", help="float32 or float64."),
-    click.option("--batch-size", multiple=True, type=int, metavar="N", help="Only this one."),
-    click.option(
-        "--threads", multiple=True, type=int, metavar="N", help="torch's threads; default: the cores that are free."
-    ),
-    click.option("--sweep", "sweep_file", type=_PATH, metavar="FILE", help="What to run, as TOML."),
-    click.option("--timeout", type=click.IntRange(1, 604_800), metavar="S", help="Longest phase; default 600."),
-    click.option("--out", type=_PATH, default=Path("results"), metavar="DIR", show_default=True),
-    click.option("--dry-run", is_flag=True, help="Print the plan and its estimated time; run nothing."),
-    click.option("--quiet", is_flag=True, help="Print only what is wrong."),
-)
-
-
-def _plan_options(command: "Command") -> "Command":
-    for option in reversed(_PLAN):
-        command = option(command)
-    return command
-
-
-@cli.command()
-@_plan_options
+@click.command()
+@plan_options
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -121,8 +29,8 @@ def _plan_options(command: "Command") -> "Command":
 )
 @click.option("--rounds", type=int, metavar="N", help="Passes over all cases, each case in a fresh process.")
 @click.option("--seeds", type=int, metavar="N", help="Judge convergence over seeds 0 … N-1; default 64.")
-@click.option("--baseline", type=_PATH, metavar="RUN", help="A stored run not to be slower than.")
-@click.option("--resume", type=_PATH, metavar="RUN", help="Measure only what this run lacks.")
+@click.option("--baseline", type=PATH, metavar="RUN", help="A stored run not to be slower than.")
+@click.option("--resume", type=PATH, metavar="RUN", help="Measure only what this run lacks.")
 @click.option("--cold", is_flag=True, help="Give every case an empty compile cache of its own.")
 @click.option("--strict", is_flag=True, help="Exit 4 when a target is undecided.")
 @click.option("--profile-run", is_flag=True, help="Print where the wall time went.")
@@ -156,7 +64,7 @@ def run(
         _only_with_resume(ctx)
     sweep = plan_sweep(sweep_file, Axes(**axes), preset=preset, rounds=rounds, seeds=seeds, cold=cold)
     if dry_run:
-        _print_plan(sweep)
+        print_plan(sweep)
         return
 
     from harness.comparing.baseline import against_baseline, check_comparable
@@ -271,32 +179,9 @@ def verdict(summary: "pd.DataFrame", sweep: Sweep, verdicts: "Sequence[BaselineV
     return Exit.MET
 
 
-def _print_plan(sweep: Sweep) -> None:
-    for case in sweep.cases:
-        click.echo(case.case_id)
-    minutes = sweep_seconds(sweep) / 60
-    click.echo(
-        f"{len(sweep.cases)} cases × {sweep.rounds} rounds, convergence over {sweep.seeds} seeds: "
-        f"about {max(1, round(minutes))} min on 2 cores"
-    )
-
-
-@cli.command()
-@click.argument("path", type=click.Path(path_type=Path), metavar="RUN")
-def show(path: Path) -> None:
-    """Print the table of a stored run: its folder, or its summary.csv. Needs no torch."""
-    from harness.reporting.terminal import Terminal, show_bonus, show_summary
-    from harness.tables.files import read_table
-
-    summary = read_table(path, "summary")
-    console = Terminal()
-    show_summary(console, summary)
-    show_bonus(console, summary)
-
-
-@cli.command()
-@click.argument("path", type=_PATH, metavar="[RUN]", required=False)
-@_plan_options
+@click.command()
+@click.argument("path", type=PATH, metavar="[RUN]", required=False)
+@plan_options
 @click.option(
     "--rounds",
     type=click.IntRange(10, 1000),
@@ -338,7 +223,7 @@ def noise(
             axes["batch_size"] = axes["batch_size"] or (100, 1000)
         sweep = plan_sweep(sweep_file, Axes(**axes), rounds=rounds, seeds=1)
         if dry_run:
-            _print_plan(sweep)
+            print_plan(sweep)
             return
         session = Session.start(sweep, this_machine(sweep), out)
         folder = session.folder
@@ -350,29 +235,3 @@ def noise(
     write_noise((folder if folder.is_dir() else folder.parent).resolve().parent, found)
     if not quiet:
         show_noise(Terminal(), found)
-
-
-@cli.command()
-@click.option("--device", default="cpu", metavar="DEVICE", show_default=True, help="cpu, cuda or cuda:N.")
-@click.pass_context
-def doctor(ctx: click.Context, device: str) -> None:
-    """Say what will spoil a measurement here, and what to do about it. Exit code 1: results would be worthless."""
-    from harness.measuring.doctor import Severity, examine
-    from harness.reporting.doctor import show_findings
-    from harness.reporting.terminal import Terminal
-
-    findings = examine(known_device(device))
-    show_findings(Terminal(), findings)
-    ctx.exit(Exit.MISSED if any(finding.severity is Severity.WORTHLESS for finding in findings) else Exit.MET)
-
-
-@cli.command("list")
-@click.argument("what", type=click.Choice(["engines", "workloads"]))
-def list_catalogue(what: str) -> None:
-    """List engines or workloads, those of installed packages as well."""
-    kind = what.removesuffix("s")
-    rows = {name: entry.summary for name, entry in CATALOGUES[kind].items()}
-    rows |= {name: f"from {point.value}" for name, point in installed(kind).items() if name not in rows}
-    width = max(map(len, rows))
-    for name, summary in rows.items():
-        click.echo(f"{name:{width}}  {summary}")

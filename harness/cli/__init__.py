@@ -1,0 +1,64 @@
+"""The command line: plan → run → tables → judge → report. Turns flags into values once; owns the exit codes.
+
+pandas, scipy and rich are imported by the commands that need them, when they are called: `--help` answers at once.
+"""
+
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from harness import __version__
+from harness.cli import look, measure
+from harness.cli.common import Exit
+from harness.plan.errors import NotComparable, PlanError
+from harness.plan.text import printable
+
+
+def main() -> None:
+    """Run the command line and exit; every mistake of the user's ends in one line."""
+    for number in _ENDINGS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # started under nohup
+            signal.signal(number, _interrupt)
+    try:
+        code = cli.main(prog_name="harness", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:  # the help is no single line
+        click.echo(error.format_message(), err=True)
+        code = Exit.USAGE
+    except click.ClickException as error:
+        code = _complain(error.format_message(), Exit.USAGE)
+    except PlanError as error:
+        code = _complain(str(error), Exit.USAGE)
+    except NotComparable as error:
+        code = _complain(str(error), Exit.NOT_COMPARABLE)
+    except (click.Abort, KeyboardInterrupt):
+        code = Exit.INTERRUPTED
+    except OSError as error:
+        code = _complain(f"{error}; what was finished before is kept", Exit.USAGE)
+    sys.exit(code)
+
+
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """End once, in good order: from then on impatience costs neither the tables nor the end of the worker."""
+    for number in _ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _complain(text: str, code: Exit) -> Exit:
+    click.echo(f"harness: {printable(' '.join(text.split()))}", err=True)
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="harness")
+def cli() -> None:
+    """Train the same small network by every way of getting gradients; prove each right; measure how fast it is."""
+
+
+for command in (measure.run, measure.noise, look.show, look.doctor, look.list_catalogue):
+    cli.add_command(command)
