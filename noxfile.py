@@ -1,8 +1,8 @@
 """One command per task: `nox -l` lists them, `nox -s NAME -- ARGUMENTS` passes the arguments on.
 
-The sessions that run the program (`bench_cpu`, `bench_cuda`, `docker_bench`) end with its exit code, and when
-they are interrupted they wait until it has written what it has. With `--no-venv` nothing is installed: the
-sessions use the Python that already has torch.
+The sessions that run the program (`bench_cpu`, `bench_cuda`, `ab`, `compare`, `history`, `export`, `docker_bench`) end
+with its exit code, and when they are interrupted they wait until it has written what it has. With `--no-venv` nothing
+is installed: the sessions use the Python that already has torch.
 """
 
 import os
@@ -16,7 +16,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import nox
 
@@ -105,6 +105,44 @@ def bench_cuda(session: nox.Session) -> None:
 
 
 @nox.session
+def ab(session: nox.Session) -> None:
+    """Measure two arms in turn on the CPU and compare them: `-- BASE NEW`, or `-- --torch 2.13.0 --torch 2.12.0`."""
+    versions, arguments = torch_versions(session.posargs)
+    if not versions:
+        finish(session, install_torch(session, "cpu"), "-m", "harness", *command("cpu", ["ab", *arguments]))
+        return
+    if session.venv_backend == "none":
+        refuse("--torch makes an environment for each version: run without --no-venv, or name two with --python")
+    pythons = [install_torch(Environment.of_torch(session, version), "cpu", torch=version) for version in versions]
+    chosen = (argument for python in pythons for argument in ("--python", python))
+    finish(session, pythons[0], "-m", "harness", *command("cpu", ["ab", *chosen, *arguments]))
+
+
+@nox.session
+def compare(session: nox.Session) -> None:
+    """Compare two stored runs: `-- BASE NEW`, folders or git revisions; needs no torch."""
+    finish(session, install_program(session), "-m", "harness", "compare", *session.posargs)
+
+
+@nox.session
+def history(session: nox.Session) -> None:
+    """Hold the newest of this machine's stored runs against those before; needs no torch."""
+    finish(session, install_program(session), "-m", "harness", "history", *session.posargs)
+
+
+@nox.session
+def export(session: nox.Session) -> None:
+    """Bring stored runs into the form of another program; needs no torch."""
+    finish(session, install_program(session), "-m", "harness", "export", *session.posargs)
+
+
+@nox.session
+def error_rates(session: nox.Session) -> None:
+    """Count by simulation how often verdicts are wrong; arguments go to tests/benchmarks/error_rates.py."""
+    finish(session, install_program(session), "tests/benchmarks/error_rates.py", *session.posargs)
+
+
+@nox.session
 def microbench(session: nox.Session) -> None:
     """Time the program's own parts; arguments go to pytest, for instance --benchmark-compare."""
     python = install_torch(session, "cpu", *TEST_TOOLS)
@@ -155,9 +193,9 @@ def docker_bench(session: nox.Session) -> None:
 def command(device_name: str, arguments: list[str]) -> tuple[str, ...]:
     """Return the command of the program and its arguments: the one that comes first, or `run`."""
     named = next(iter(arguments), "")
-    if named in ("show", "list"):  # they know no device
+    if named in ("show", "list", "compare", "history", "export"):  # they know no device
         return tuple(arguments)
-    if named in ("run", "noise", "doctor"):
+    if named in ("run", "noise", "ab", "doctor"):
         return (named, *device(device_name, arguments), *arguments[1:])
     return ("run", *device(device_name, arguments), *arguments)
 
@@ -166,6 +204,21 @@ def device(name: str, arguments: list[str]) -> tuple[str, ...]:
     """Return the flag that chooses the device, unless the arguments do, or go on with a run, which has its own."""
     chosen = any(argument.split("=")[0] in ("--device", "--resume") for argument in arguments)
     return () if chosen else ("--device", name)
+
+
+def torch_versions(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the two versions of torch that arguments name, or none, and the other arguments; else refuse."""
+    versions, others = [], []
+    left = iter(arguments)
+    for argument in left:
+        flag, equals, value = argument.partition("=")
+        if flag == "--torch":
+            versions.append(value if equals else next(left, ""))
+        else:
+            others.append(argument)
+    if len(versions) not in (0, 2) or not all(re.fullmatch(r"\d+(\.\d+)+", version) for version in versions):
+        refuse(f"name two versions of torch, each as {TORCH}: --torch X --torch Y (got: {' '.join(versions)})")
+    return versions, others
 
 
 def refuse(line: str) -> NoReturn:
@@ -196,7 +249,51 @@ def finish(session: nox.Session, *command: str) -> None:
         raise SystemExit(code if code > 0 else 128 - code)  # died of a signal: the shell's way to say it
 
 
-def install(session: nox.Session, *requirements: str, index: str = "") -> str:
+class Installs(Protocol):
+    """A virtual environment that packages can be installed into: a session's, or one beside it."""
+
+    @property
+    def venv_backend(self) -> str:
+        """What made it, or `none`."""
+        ...
+
+    @property
+    def bin(self) -> str:
+        """The folder of its programs."""
+        ...
+
+    def install(self, *requirements: str) -> None:
+        """Install packages with pip."""
+        ...
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment beside a session's own."""
+
+    session: nox.Session
+    folder: Path
+    venv_backend: str = "virtualenv"
+
+    @classmethod
+    def of_torch(cls, session: nox.Session, version: str) -> "Environment":
+        """Return the environment for a version of torch, made where it is not there yet."""
+        folder = Path(session.virtualenv.location).with_name(f"torch-{version}").absolute()
+        if not (folder / "bin/python").exists():
+            session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), external=True)
+        return cls(session, folder)
+
+    @property
+    def bin(self) -> str:
+        """The folder of its programs."""
+        return str(self.folder / "bin")
+
+    def install(self, *requirements: str) -> None:
+        """Install packages with pip."""
+        self.session.run(f"{self.bin}/python", "-m", "pip", "install", *requirements, external=True, silent=True)
+
+
+def install(session: Installs, *requirements: str, index: str = "") -> str:
     """Install the requirements, unless that was done before; return the session's Python."""
     if session.venv_backend == "none":
         return sys.executable
@@ -212,7 +309,14 @@ def install(session: nox.Session, *requirements: str, index: str = "") -> str:
     return str(Path(session.bin) / "python")
 
 
-def install_torch(session: nox.Session, tag: str, *tools: str) -> str:
+def install_program(session: nox.Session) -> str:
+    """Install the project without torch, for what only looks; return the session's Python."""
+    if session.venv_backend == "none":
+        return installed_python()
+    return install(session, "--editable", ".")
+
+
+def install_torch(session: Installs, tag: str, *tools: str, torch: str = TORCH) -> str:
     """Install the project with one build of torch, and tools; return the session's Python.
 
     The build is pinned, so that an unreachable index ends in an error and not in gigabytes of another build.
@@ -222,8 +326,8 @@ def install_torch(session: nox.Session, tag: str, *tools: str) -> str:
         return installed_python()
     project = ("--editable", ".[torch]")
     if sys.platform == "darwin":
-        return install(session, f"torch=={TORCH}", *tools, *project)
-    return install(session, f"torch=={TORCH}+{tag}", *tools, *project, index=f"{TORCH_INDEX}/{tag}")
+        return install(session, f"torch=={torch}", *tools, *project)
+    return install(session, f"torch=={torch}+{tag}", *tools, *project, index=f"{TORCH_INDEX}/{tag}")
 
 
 def installed_python() -> str:

@@ -17,7 +17,6 @@ import harness.running.session as sessions
 from harness import __version__
 from harness.cli import Exit, main
 from harness.cli.measure import verdict
-from harness.comparing.baseline import BaselineVerdict
 from harness.measuring.machine import describe_machine
 from harness.plan.case import Case
 from harness.plan.sweep import Axes, Sweep, plan_sweep
@@ -395,36 +394,21 @@ OK = ("autograd", "ok", "yes")
 )
 def test_a_missed_target_or_a_failed_case_ends_with_1_and_unsupported_alone_does_not(rows, code):
     for strict in (False, True):
-        assert verdict(summary(*rows), SWEEP, [], strict=strict) is code
+        assert verdict(summary(*rows), SWEEP, strict=strict) is code
 
 
 def test_undecided_is_a_failure_only_where_it_is_asked_for():
     undecided = summary(OK, ("manual", "ok", "undecided"))
-    assert verdict(undecided, SWEEP, [], strict=False) is Exit.MET
-    assert verdict(undecided, SWEEP, [], strict=True) is Exit.UNDECIDED
+    assert verdict(undecided, SWEEP, strict=False) is Exit.MET
+    assert verdict(undecided, SWEEP, strict=True) is Exit.UNDECIDED
 
 
 def test_unsupported_is_a_failure_for_an_engine_that_the_user_named():
     rows = summary(OK, ("own.py:Mine", "unsupported", ""))
-    assert verdict(rows, SWEEP, [], strict=False) is Exit.MET
-    assert verdict(rows, replace(SWEEP, named_engines=("manual",)), [], strict=False) is Exit.MET
+    assert verdict(rows, SWEEP, strict=False) is Exit.MET
+    assert verdict(rows, replace(SWEEP, named_engines=("manual",)), strict=False) is Exit.MET
     named = replace(SWEEP, named_engines=("manual", "/home/me/own.py:Mine"))
-    assert verdict(rows, named, [], strict=False) is Exit.MISSED
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "strictly"),
-    [
-        ("met", Exit.MET, Exit.MET),
-        ("new", Exit.MET, Exit.MET),
-        ("undecided", Exit.MET, Exit.UNDECIDED),
-        ("missed", Exit.MISSED, Exit.MISSED),
-    ],
-)
-def test_a_baseline_that_is_missed_ends_with_1_and_one_undecided_only_if_strict(status, code, strictly):
-    verdicts = [BaselineVerdict("a", "met"), BaselineVerdict("b", status)]
-    assert verdict(summary(OK), SWEEP, verdicts, strict=False) is code
-    assert verdict(summary(OK), SWEEP, verdicts, strict=True) is strictly
+    assert verdict(rows, named, strict=False) is Exit.MISSED
 
 
 # A whole run, all but the measuring
@@ -515,28 +499,47 @@ def test_an_interrupt_while_planning_ends_with_130_and_without_a_word(program, m
 
 @pytest.fixture
 def baseline(tmp_path) -> Path:
-    return stored_run(tmp_path / "baseline", [*rounds(MANUAL, FAST), *rounds(AUTOGRAD, SLOW)])
+    return stored_run(tmp_path / "baseline", [*rounds(MANUAL, FAST), *rounds(AUTOGRAD, SLOW)], run_id="monday")
 
 
 @pytest.mark.parametrize(
-    ("manual", "code", "word"),
-    [(FAST, Exit.MET, "met"), ((350.0, 352.0, 348.0), Exit.MISSED, "missed"), ((290, 350, 320), Exit.MET, "undecided")],
-    ids=["as fast", "slower", "undecided"],
+    ("manual", "code", "strictly", "word"),
+    [
+        (FAST, Exit.MET, Exit.MET, "within"),
+        ((200.0, 202.0, 198.0), Exit.MET, Exit.MET, "faster"),
+        ((350.0, 352.0, 348.0), Exit.MISSED, Exit.MISSED, "slower"),
+        ((326.0, 327.0, 326.5), Exit.MET, Exit.UNDECIDED, "undecided"),
+    ],
+    ids=["as fast", "faster", "slower", "undecided"],
 )
-def test_a_case_slower_than_in_the_baseline_ends_with_1(manual, code, word, finish, baseline):
+def test_a_case_slower_than_in_the_baseline_ends_with_1(manual, code, strictly, word, finish, program, baseline):
     ended = finish([*rounds(MANUAL, manual), *rounds(AUTOGRAD, SLOW)], "--baseline", baseline)
     assert ended.code == code
     assert any(MANUAL.case_id in line and word in line for line in ended.out.splitlines())
+    assert program("run", "--resume", baseline.parent / "run", "--baseline", baseline, "--strict").code == strictly
+
+
+def test_a_case_that_the_baseline_had_and_that_crashes_now_ends_with_1_and_is_named(finish, baseline):
+    ended = finish([failed(MANUAL, "crashed", "killed"), *rounds(AUTOGRAD, SLOW)], "--baseline", baseline)
+    assert ended.code == Exit.MISSED
+    assert any("lost" in line and MANUAL.case_id in line for line in ended.out.splitlines())
+
+
+def test_a_run_that_misses_its_own_targets_ends_with_1_however_it_stands_against_the_baseline(finish, baseline):
+    ended = finish([*rounds(MANUAL, FAST), *rounds(AUTOGRAD, FAST)], "--baseline", baseline)
+    assert ended.code == Exit.MISSED
+    assert "faster" in ended.out
 
 
 @pytest.mark.parametrize(
     ("theirs", "texts"),
     [
-        ({"machine": "nvidia-h200"}, ["machine", "nvidia-h200", HERE.slug]),
+        ({"machine": "nvidia-h200"}, ["nvidia-h200", HERE.slug]),
         ({"fingerprint": "ffff"}, ["fingerprint", "ffff", HERE.fingerprint]),
+        ({"fingerprint": "ffff", "environment": {"torch": "2.12.0"}}, ["torch: 2.12.0 and 2.13.0+cpu"]),
         ({"dirty": True}, ["uncommitted changes"]),
     ],
-    ids=["machine", "fingerprint", "dirty"],
+    ids=["machine", "fingerprint", "torch", "dirty"],
 )
 def test_a_baseline_of_other_hardware_ends_with_3_before_anything_is_measured(
     theirs, texts, program, this_is_the_machine, here, tmp_path
@@ -550,8 +553,7 @@ def test_a_baseline_of_other_hardware_ends_with_3_before_anything_is_measured(
 def test_a_resumed_run_is_not_compared_with_a_baseline_of_other_hardware_either(finish, tmp_path):
     other = stored_run(tmp_path / "other", rounds(AUTOGRAD, SLOW), machine="nvidia-h200")
     ended = finish(rounds(AUTOGRAD, SLOW), "--baseline", other)
-    assert ended.code == Exit.NOT_COMPARABLE
-    assert "nvidia-h200" in ended.err
+    assert_refused(ended, "nvidia-h200", code=Exit.NOT_COMPARABLE)
 
 
 @pytest.mark.parametrize("name", ["commit", "dirty", "machine", "fingerprint"])
@@ -753,14 +755,14 @@ def test_the_noise_of_a_stored_run_is_kept_beside_it_and_measures_nothing(progra
 def test_a_baseline_is_judged_by_the_noise_that_was_measured(program, this_is_the_machine, tmp_path) -> None:
     machine = tmp_path / "results" / "amd-epyc-9654-2c"
     alone = replace(SWEEP, cases=(AUTOGRAD,))
-    quiet = stored_run(machine / "base", rounds(AUTOGRAD, (1000.0, 1000.0, 1001.0)), alone)
+    quiet = stored_run(machine / "base", rounds(AUTOGRAD, (1000.0, 1000.0, 1001.0)), alone, run_id="monday")
     slower = stored_run(machine / "new", rounds(AUTOGRAD, (1150.0, 1150.0, 1151.0)), alone)
     arguments = ("run", "--resume", slower, "--baseline", quiet)
-    assert "missed" in program(*arguments).out
+    assert program(*arguments).code == Exit.MISSED
     loud = [1000.0 * (1 + 0.05 * (-1) ** number) for number in range(12)]
     stored_run(machine / "loud", rounds(AUTOGRAD, loud), replace(alone, rounds=12))
     assert program("noise", machine / "loud").code == Exit.MET
-    assert "missed" not in program(*arguments).out.partition("against the baseline")[2]
+    assert program(*arguments).code == Exit.MET
 
 
 def test_noise_of_too_few_rounds_is_refused(program, tmp_path) -> None:

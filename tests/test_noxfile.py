@@ -186,7 +186,78 @@ def test_an_interrupted_program_has_time_to_save(checkout, number, whole_group):
     assert process.returncode == 130
 
 
+@pytest.mark.parametrize(
+    ("session", "arguments", "called"),
+    [
+        ("ab", ("HEAD~1", "HEAD", "4"), "ab --device cpu HEAD~1 HEAD 4"),
+        ("ab", ("--python", "a", "--python=b", "--device", "cuda", "1"), "ab --python a --python=b --device cuda 1"),
+        ("compare", ("results/a/b", "HEAD", "3"), "compare results/a/b HEAD 3"),
+        ("history", ("--last", "2"), "history --last 2"),
+        ("export", ("results/a/b", "0"), "export results/a/b 0"),
+    ],
+)
+def test_what_compares_gets_its_arguments_and_ends_with_its_exit_code(checkout, session, arguments, called):
+    result = nox(checkout, "--no-venv", "-s", session, "--", *arguments)
+    assert result.returncode == int(arguments[-1])
+    assert lines_of_its_own(result) == [f"arguments: {called}"]
+
+
+def test_error_rates_is_a_script_with_arguments_of_its_own(checkout):
+    (checkout / "tests/benchmarks").mkdir(parents=True)
+    (checkout / "tests/benchmarks/error_rates.py").write_text(PROGRAM)
+    result = nox(checkout, "--no-venv", "-s", "error_rates", "--", "--tables", "1")
+    assert (result.returncode, lines_of_its_own(result)) == (1, ["arguments: --tables 1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--torch", "2.13.0", "--torch=2.12.0"), "run without --no-venv, or name two with --python"),
+        (("--torch", "2.13.0"), "name two versions of torch"),
+        (("--torch",), "name two versions of torch"),
+        (("--torch", "2.13.0", "--torch", "2.12.0", "--torch", "2.11.0"), "(got: 2.13.0 2.12.0 2.11.0)"),
+        (("--torch", "2.13.0", "--torch", "nightly"), "each as 2.13.0: --torch X --torch Y (got: 2.13.0 nightly)"),
+    ],
+)
+def test_versions_of_torch_that_cannot_be_compared_are_refused_in_one_line(checkout, arguments, says):
+    result = nox(checkout, "--no-venv", "-s", "ab", "--", *arguments)
+    assert result.returncode == 2
+    [line] = lines_of_its_own(result)
+    assert says in line
+
+
 # What is installed
+
+
+def test_each_torch_has_an_environment_of_its_own_that_is_made_once(tmp_path, monkeypatch):
+    """Really made; only pip, which would need an index, stands in: it notes its arguments."""
+    monkeypatch.chdir(tmp_path)
+    Path("pyproject.toml").touch()
+    monkeypatch.setattr(noxfile, "answers", lambda _: False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    commands = []
+
+    def run(*command, **_):
+        commands.append(command)
+        if "virtualenv" in command:
+            subprocess.run(command, check=True)
+
+    own = SimpleNamespace(run=run, virtualenv=SimpleNamespace(location=".nox/ab"))
+    for version in ("2.13.0", "2.12.0", "2.13.0"):
+        environment = noxfile.Environment.of_torch(own, version)
+        python = noxfile.install_torch(environment, "cpu", torch=version)
+        assert python == str(tmp_path / f".nox/torch-{version}/bin/python")
+    prefix = subprocess.check_output([python, "-c", "import sys; print(sys.prefix)"], text=True).strip()
+    assert prefix == str(tmp_path / ".nox/torch-2.13.0")
+    installed = [command for command in commands if "virtualenv" not in command]
+    assert installed == [
+        (
+            str(tmp_path / f".nox/torch-{version}/bin/python"),
+            *("-m", "pip", "install", f"torch=={version}+cpu", "--editable", ".[torch]"),
+        )
+        for version in ("2.13.0", "2.12.0")
+    ]
+    assert len(commands) == 4
 
 
 def test_what_was_installed_is_not_installed_again_until_something_else_is_asked_for(tmp_path, monkeypatch):
@@ -280,8 +351,8 @@ def test_the_image_sessions_say_in_one_line_what_is_missing(checkout, body, argu
 def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
     listed = [line[2:].split(" -> ") for line in nox(checkout, "-l").stdout.splitlines() if " -> " in line]
     assert [name for name, _ in listed] == [
-        *("tests", "lint", "types", "imports", "bench_cpu", "bench_cuda"),
-        *("microbench", "docker_build", "docker_bench"),
+        *("tests", "lint", "types", "imports", "bench_cpu", "bench_cuda", "ab", "compare", "history", "export"),
+        *("error_rates", "microbench", "docker_build", "docker_bench"),
     ]
     assert all(line.endswith(".") for _, line in listed)
 
@@ -296,6 +367,10 @@ def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
         (["doctor"], "doctor --device cpu"),
         (["doctor", "--device", "cuda"], "doctor --device cuda"),
         (["show", "results/x/y"], "show results/x/y"),
+        (["ab", "HEAD~1", "HEAD"], "ab --device cpu HEAD~1 HEAD"),
+        (["compare", "HEAD~1", "HEAD"], "compare HEAD~1 HEAD"),
+        (["history"], "history"),
+        (["export", "results/x/y"], "export results/x/y"),
         (["--resume", "results/x/y"], "run --resume results/x/y"),
     ],
 )

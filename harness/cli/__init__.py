@@ -10,7 +10,7 @@ from types import FrameType
 import click
 
 from harness import __version__
-from harness.cli import look, measure
+from harness.cli import ab, compare, export, history, look, measure
 from harness.cli.common import Exit
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.text import printable
@@ -60,5 +60,15 @@ def cli() -> None:
     """Train the same small network by every way of getting gradients; prove each right; measure how fast it is."""
 
 
-for command in (measure.run, measure.noise, look.show, look.doctor, look.list_catalogue):
+for command in (
+    measure.run,
+    measure.noise,
+    ab.command,
+    look.show,
+    look.doctor,
+    look.list_catalogue,
+    compare.command,
+    history.command,
+    export.command,
+):
     cli.add_command(command)

@@ -52,12 +52,13 @@ def plan_options(command: "Command") -> "Command":
     return command
 
 
-def print_plan(sweep: Sweep) -> None:
-    """Print the cases of a sweep and how long it takes, where nothing is to be run."""
+def print_plan(sweep: Sweep, arms: int = 1) -> None:
+    """Print the cases of a sweep and how long it takes in so many arms, where nothing is to be run."""
     for case in sweep.cases:
         click.echo(case.case_id)
-    minutes = sweep_seconds(sweep) / 60
+    minutes = arms * sweep_seconds(sweep) / 60
+    each = f" × {arms} arms" if arms > 1 else ""
     click.echo(
-        f"{len(sweep.cases)} cases × {sweep.rounds} rounds, convergence over {sweep.seeds} seeds: "
+        f"{len(sweep.cases)} cases × {sweep.rounds} rounds{each}, convergence over {sweep.seeds} seeds: "
         f"about {max(1, round(minutes))} min on 2 cores"
     )

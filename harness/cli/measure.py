@@ -12,11 +12,11 @@ from harness.plan.presets import PRESETS
 from harness.plan.sweep import Axes, Sweep, plan_sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     import pandas as pd
 
-    from harness.comparing.baseline import BaselineVerdict
+    from harness.comparing.compare import Run
     from harness.running.session import Session
 
 
@@ -67,29 +67,28 @@ def run(
         print_plan(sweep)
         return
 
-    from harness.comparing.baseline import against_baseline, check_comparable
-    from harness.comparing.noise import spread_by_case
+    from harness.cli.compare import exit_code, load, sessions_of, spreads_of, tell
+    from harness.comparing.compare import check_comparable, compare_runs
     from harness.reporting.profile import show_profile
-    from harness.reporting.terminal import Terminal, show_baseline, show_bonus, show_summary
+    from harness.reporting.terminal import Terminal, show_bonus, show_summary
     from harness.running.records import read_journal, read_machine
     from harness.running.session import Session, this_machine
     from harness.tables.build import build_tables
     from harness.tables.files import read_table
-    from harness.tables.noise_file import read_noise
+    from harness.tables.find import Place
     from harness.tables.profile import profile
 
-    stored = read_table(baseline, "measurements") if baseline else None
-    theirs = read_machine(baseline if baseline.is_dir() else baseline.parent) if baseline else {}
+    stored = load(str(baseline), Place(baseline)) if baseline else None
     if resume is not None:
         header, records = read_journal(resume)
         build_tables(header, records)  # what they cannot hold is said before hours are measured
         if stored is not None:
-            check_comparable(stored, header["machine"], header["fingerprint"], (theirs, read_machine(resume)))
+            check_comparable(stored, _to_be_measured(header["machine"], header["fingerprint"], read_machine(resume)))
         session = Session.resume(resume)
     else:
         machine = this_machine(sweep)
         if stored is not None:
-            check_comparable(stored, machine.slug, machine.fingerprint, (theirs, machine.facts))
+            check_comparable(stored, _to_be_measured(machine.slug, machine.fingerprint, machine.facts))
         session = Session.start(sweep, machine, out)
 
     before, started = session.progress.finished.copy(), time.monotonic()
@@ -105,15 +104,30 @@ def run(
     measurements = read_table(session.folder, "measurements")
     if profile_run:
         show_profile(console, profile(_made_since(measurements, before), wall_s))
-    verdicts: list[BaselineVerdict] = []
+    compared = None
     if stored is not None:
-        noise = read_noise(session.folder.parent, summary["fingerprint"].iloc[0])
-        verdicts = against_baseline(stored, measurements, summary, spread_by_case(noise))
-        show_baseline(console, verdicts, only_wrong=quiet)
+        place = Place(session.folder)
+        now = load("this run", place)
+        spreads, between = spreads_of([place], now.only("fingerprint")), sessions_of(place, stored, now)
+        compared = compare_runs(stored, now, spreads=spreads, sessions=between)
+        tell(compared, form="terminal", only_wrong=quiet)
     if interrupted:
         click.echo(f"harness: interrupted; go on with: harness run --resume {session.folder}", err=True)
         ctx.exit(Exit.INTERRUPTED)
-    ctx.exit(verdict(summary, session.sweep, verdicts, strict=strict))
+    code = verdict(summary, session.sweep, strict=strict)
+    if compared is not None and code is not Exit.MISSED:
+        code = exit_code(compared, strict=strict) or code
+    ctx.exit(code)
+
+
+def _to_be_measured(machine: str, fingerprint: str, facts: "Mapping[str, Any]") -> "Run":
+    """Return what is known of a run before it is measured: enough to say that it cannot be compared."""
+    import pandas as pd
+
+    from harness.comparing.compare import Run
+
+    row = {"run_id": "this", "session": "", "machine": machine, "fingerprint": fingerprint, "dirty": False}
+    return Run("this run", pd.DataFrame([row]), facts=facts)
 
 
 def _only_with_resume(ctx: click.Context) -> None:
@@ -163,16 +177,16 @@ def _write_tables(session: "Session") -> None:
     write_tables(session.folder, build_tables(*read_journal(session.folder)))
 
 
-def verdict(summary: "pd.DataFrame", sweep: Sweep, verdicts: "Sequence[BaselineVerdict]", *, strict: bool) -> Exit:
-    """Return the exit code of a finished run."""
+def verdict(summary: "pd.DataFrame", sweep: Sweep, *, strict: bool) -> Exit:
+    """Return the exit code of a finished run by its own targets."""
     from harness.plan.catalogue import label
 
     named = {label(engine) for engine in sweep.named_engines}
     excused = (summary["outcome"] == "unsupported") & ~summary["engine"].isin(named)
     failed = ~(summary["outcome"] == "ok") & ~excused
     nothing = not (summary["outcome"] == "ok").any()
-    statuses = {*summary["targets_met"], *(verdict.status for verdict in verdicts)}
-    if failed.any() or nothing or "no" in statuses or any(verdict.failed for verdict in verdicts):
+    statuses = set(summary["targets_met"])
+    if failed.any() or nothing or "no" in statuses:
         return Exit.MISSED
     if strict and "undecided" in statuses:
         return Exit.UNDECIDED

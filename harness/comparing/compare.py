@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from harness.comparing.rule import (
+    MOST_SAME,
     Array,
     Comparison,
     Verdict,
@@ -33,7 +34,7 @@ from harness.comparing.sessions import SessionSpread
 from harness.measuring.machine import COMPARABLE
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.text import printable
-from harness.tables.build import environment_of
+from harness.tables.cells import environment_of
 
 # Of a process, where the machine was never measured against itself and its rounds do not spread more.
 ASSUMED_SPREAD = 0.01
@@ -42,6 +43,16 @@ CASE_KEYS = ("threads", "workload")
 # Facts that make two runs less alike, but may be wanted to differ.
 _WARNED = ("gpu_driver", "gpu_power_limit_w", "gpu_uuid", "system", "compiler", "numpy", "triton")
 FEW_ROUNDS = 5
+
+# What is read of a run: columns of the tables `measurements` and `summary`.
+MEASURED = (
+    *("case_id", "round", "outcome", "reason", "step_ns", "threads", "run_id", "commit", "dirty", "machine"),
+    *("fingerprint", "session", "workload_digest", "environment"),
+)
+SUMMARISED = (
+    *("case_id", "outcome", "reason", "threads", "workload_digest", "rounds"),
+    *("converged_share", "converged_low", "converged_high"),
+)
 
 
 class Status(StrEnum):
@@ -176,8 +187,8 @@ class Compared:
 
     @property
     def undecided(self) -> bool:
-        """Whether any case is."""
-        return any(case.status is Status.UNDECIDED for case in self.cases)
+        """Whether any case is, or is another thing than it was, or nothing has a time on both sides."""
+        return self.aggregate is None or bool(self.of(Status.UNDECIDED, Status.CHANGED))
 
     def of(self, *statuses: Status) -> tuple[CaseResult, ...]:
         """Return the cases with one of these statuses."""
@@ -208,8 +219,11 @@ def compare_runs(
         why = next((f": {reason}" for status, reason in statuses.values() if status is Status.CHANGED), "")
         raise NotComparable(f"no case is both in {base.name} and in {new.name}{why}")
     shared = set(base.measurements["round"]) & set(new.measurements["round"])
-    paired = firm and len(shared) > 1
-    then, now = _logs(base, names, shared if paired else None), _logs(new, names, shared if paired else None)
+    then, now = _logs(base, names, shared), _logs(new, names, shared)
+    # All cases or none: a case measured in rounds of its own would lose them.
+    paired = firm and bool((np.isfinite(now - then).sum(axis=-1) > 1).all()) and bool(names)
+    if not paired:
+        then, now = _logs(base, names), _logs(new, names)
     known = np.array([(spreads or {}).get(name, math.nan) for name in names], dtype=float)
     found = judge(then, now, paired=paired, known=known, least=least, sessions=None if firm else sessions, firm=firm)
     timed = dict(zip(names, _results(names, then, now, found), strict=True))
@@ -226,7 +240,7 @@ def compare_runs(
         paired=paired,
         sessions=None if firm else sessions,
         varied=varied,
-        warnings=_warnings(base, new, min(found.table.rounds, default=math.inf)),
+        warnings=_warnings(base, new, float(np.nanmin(np.append(found.table.rounds, math.inf)))),
     )
 
 
@@ -238,30 +252,32 @@ def check_comparable(base: Run, new: Run, vary: Collection[str] = ()) -> tuple[s
     for run in (base, new):
         if run.measurements.empty:
             raise NotComparable(f"{run.name} holds no measurements")
-        run.only("run_id")
+    if base.only("run_id") == new.only("run_id"):
+        raise NotComparable(f"{base.name} and {new.name} are the same run, {base.only('run_id')}")
     if base.session != new.session and base.measurements["dirty"].astype(bool).any():
         raise NotComparable(f"{base.name} was measured with uncommitted changes (dirty); measure it at a commit")
     if base.only("fingerprint") == new.only("fingerprint") and base.only("machine") == new.only("machine"):
         return ()
+    apart = "; ".join(
+        f"{key}: {base.only(key)} and {new.only(key)}"
+        for key in ("machine", "fingerprint")
+        if base.only(key) != new.only(key)
+    )
     before, after = base.environment(), new.environment()
     if not before or not after:
         silent = new.name if before else base.name
-        raise NotComparable(
-            f"fingerprint differs: {base.only('fingerprint')} ({base.only('machine')}) and "
-            f"{new.only('fingerprint')} ({new.only('machine')}); {silent} does not say what it is made of"
-        )
+        raise NotComparable(f"{apart}; {silent} does not say what it is made of: an older version wrote it")
     differing = {
         key: f"{key}: {_value(before, key)} and {_value(after, key)}"
         for key in COMPARABLE
         if before.get(key) != after.get(key)
     }
     undeclared = [key for key in differing if key not in vary]
-    if undeclared or not differing:
-        told = "; ".join(differing[key] for key in undeclared) or (
-            f"machine: {base.only('machine')} and {new.only('machine')}"
-        )
+    if not differing:
+        raise NotComparable(f"{apart}, of the same facts: another version wrote one of them")
+    if undeclared:
         flags = " ".join(f"--vary {key}" for key in undeclared)
-        raise NotComparable(f"{told}{f'; if that is meant, add {flags}' if flags else ''}")
+        raise NotComparable(f"{'; '.join(differing[key] for key in undeclared)}; if that is meant, add {flags}")
     return tuple(differing.values())
 
 
@@ -301,21 +317,26 @@ def judge(
     chosen = None if least is None else math.log1p(least)
     if firm:
         limit = margin(spreads, table.rounds) if chosen is None else np.full(shape, chosen)
-        status = verdicts(table, limit)
+        status = verdicts(table, limit, within=MOST_SAME if chosen is None else chosen)
         undecided = status == Verdict.UNDECIDED
         needed = np.full(shape, np.nan)
         if undecided.any():
-            needed = np.where(undecided, rounds_needed(table, spreads), np.nan)
+            needed = np.where(undecided, rounds_needed(table, spreads, chosen=chosen), np.nan)
     else:
-        limit = (sessions or SessionSpread()).margin(spreads)
+        between = sessions or SessionSpread()
+        limit = between.margin(spreads)
         limit = np.fmax(limit, chosen) if chosen is not None else limit
+        # Noise widens an assumed margin, and proves nothing.
+        near = np.minimum(limit, between.margin(np.zeros(shape)) if chosen is None else limit)
         status = np.select(
-            [table.low95 > limit, table.high95 < -limit, (table.low95 > -limit) & (table.high95 < limit)],
+            [table.low95 > limit, table.high95 < -limit, (table.low95 > -near) & (table.high95 < near)],
             [np.str_(Status.SLOWER), np.str_(Status.FASTER), np.str_(Status.WITHIN)],
             np.str_(Status.UNDECIDED),
         )
         needed = np.full(shape, np.nan)
-    return Judged(table, holm(table.p), limit, spreads, np.asarray(known > 0), status, needed)
+    # Of two sessions, rounds tell no p: these differ by more.
+    p = holm(table.p) if firm else np.full(shape, np.nan)
+    return Judged(table, p, limit, spreads, np.asarray(known > 0), status, needed)
 
 
 def _before_times(base: Run, new: Run, vary: Collection[str]) -> dict[str, tuple[Status | None, str]]:
@@ -332,11 +353,11 @@ def _before_times(base: Run, new: Run, vary: Collection[str]) -> dict[str, tuple
             for key, column in zip(CASE_KEYS, ("threads", "workload_digest"), strict=True)
             if key not in vary and then[column] and now[column] and then[column] != now[column]
         ]
-        if changed:
-            found[name] = Status.CHANGED, "; ".join(changed)
-        elif now["outcome"] != "ok":
+        if now["outcome"] != "ok":
             status = Status.LOST if then["outcome"] == "ok" else Status.FAILING
             found[name] = status, f"{now['outcome']}: {now['reason']}"
+        elif changed:
+            found[name] = Status.CHANGED, "; ".join(changed)
         elif then["outcome"] != "ok":
             found[name] = Status.FIXED, f"was {then['outcome']}: {then['reason']}"
         elif now["converged_high"] < then["converged_low"]:
@@ -366,6 +387,8 @@ def _cases(run: Run) -> dict[str, dict[str, Any]]:
         summarised = _as_dicts(run.summary.drop_duplicates("case_id").set_index("case_id"), (*_CASE_COLUMNS, *_SHARES))
         # An interrupted run's table has cases that were not measured; a summary has no round that failed later.
         for name, told in summarised.items():
+            if told["outcome"] == "interrupted" and name not in cases:
+                continue  # it was not measured at all
             mine = cases.get(name)
             cases[name] = (
                 told
@@ -385,7 +408,7 @@ def _as_dicts(rows: pd.DataFrame, columns: Collection[str]) -> dict[str, dict[st
     return made
 
 
-def _logs(run: Run, names: list[str], shared: set[int] | None) -> Array:
+def _logs(run: Run, names: list[str], shared: set[int] | None = None) -> Array:
     """Return the log step times `[cases, rounds]`, NaN where a round has none; of the shared rounds only, if given."""
     table = run.measurements
     rounds = np.array(sorted(shared if shared is not None else set(table["round"])))
@@ -408,18 +431,21 @@ def _own_spread(base: Array, new: Array, *, paired: bool) -> Array:
 
 def _results(names: list[str], then: Array, now: Array, found: Judged) -> list[CaseResult]:
     def mean(logs: Array) -> float:
-        return float(np.exp(clipped(logs)[np.isfinite(logs)].mean())) if np.isfinite(logs).any() else math.nan
+        return float(clipped(logs)[np.isfinite(logs)].mean()) if np.isfinite(logs).any() else math.nan
 
     rows = []
     for number, name in enumerate(names):
+        effect = float(found.table.effect[number])
+        # So that the two times differ by the change, which is taken pair by pair: the means of the sides may not.
+        middle = (mean(then[number]) + mean(now[number])) / 2
         own = found.spread[number] > ASSUMED_SPREAD
         rows.append(
             CaseResult(
                 case_id=name,
                 status=Status(str(found.status[number])),
-                base_ns=mean(then[number]),
-                new_ns=mean(now[number]),
-                change=float(np.expm1(found.table.effect[number])),
+                base_ns=math.exp(middle - effect / 2),
+                new_ns=math.exp(middle + effect / 2),
+                change=math.expm1(effect),
                 low=float(np.expm1(found.table.low95[number])),
                 high=float(np.expm1(found.table.high95[number])),
                 p=float(found.p[number]),
@@ -439,14 +465,13 @@ def _aggregate(then: Array, now: Array, *, paired: bool, between: SessionSpread 
     there = np.isfinite(then).any(axis=-1) & np.isfinite(now).any(axis=-1)
     if not there.any():
         return None
-    before, after = (_by_round(clipped(logs[there])) for logs in (then, now))
     if paired:
-        ratios = after - before
+        ratios = _by_round(clipped(now[there] - then[there]))
         ratios = ratios[np.isfinite(ratios)]
         effect, freedom = float(ratios.mean()) if len(ratios) else math.nan, float(len(ratios) - 1)
         error = float(ratios.std(ddof=1) / math.sqrt(len(ratios))) if freedom > 0 else math.nan
     else:
-        difference, deviation, free, _ = welch(before, after)
+        difference, deviation, free, _ = welch(*(_by_round(clipped(logs[there])) for logs in (then, now)))
         effect, error, freedom = float(difference), float(deviation), float(free)
     half = float(special.stdtrit(freedom, 0.975)) * error if error > 0 else math.nan
     if between is not None:
@@ -473,9 +498,37 @@ def _warnings(base: Run, new: Run, rounds: float) -> tuple[str, ...]:
     for run in (base, new):
         if run.measurements["dirty"].astype(bool).any():
             told.append(f"{run.name} was measured with uncommitted changes")
+        if (lost := _lost_rows(run)) is not None:
+            told.append(lost)
+    if (base.summary is None) != (new.summary is None):
+        silent = base.name if base.summary is None else new.name
+        told.append(f"how {silent} converges is not known: it has no summary beside it")
+    untold = [run.name for run in (base, new) if not _tells(run, "workload_digest")]
+    if len(untold) == 1:
+        told.append(f"{untold[0]} does not say what it trained: an older version wrote it")
     if rounds < FEW_ROUNDS:
         told.append(f"{rounds:g} rounds a side are too few to see a slowdown of 5 %: use 10")
     return tuple(told)
+
+
+def _lost_rows(run: Run) -> str | None:
+    """Return what a run's measurements lack of what its summary was made of: a file cut after a line looks whole."""
+    if run.summary is None or "rounds" not in run.summary:
+        return None
+    made = run.summary.set_index("case_id")["rounds"].fillna(0)
+    there = run.measurements["case_id"].value_counts().reindex(made.index, fill_value=0)
+    short = made.index[there < made]
+    if short.empty:
+        return None
+    first = short[0]
+    return (
+        f"{run.name} has {there[first]} of {int(made[first])} rounds of {first}{' and others' * (len(short) > 1)}: "
+        f"rows of its measurements are missing"
+    )
+
+
+def _tells(run: Run, column: str) -> bool:
+    return column in run.measurements and bool((run.measurements[column] != "").any())
 
 
 def _value(facts: Mapping[str, Any], key: str) -> str:

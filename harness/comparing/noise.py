@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.comparing.baseline import session_margin
 from harness.comparing.rule import (
     TABLE_CASES,
     Array,
@@ -26,6 +25,7 @@ from harness.comparing.rule import (
     verdicts,
     welch,
 )
+from harness.comparing.sessions import SessionSpread
 from harness.plan.errors import PlanError
 from harness.tables.columns import NOISE
 
@@ -90,16 +90,8 @@ def false_alarms(logs: Array, spreads: Array, *, splits: int = SPLITS, seed: int
         "welch": p < 0.05,
         "rule": _called(one, other, spreads, paired=False),
         "paired_rule": _called(first, second, spreads, paired=True),
-        "baseline": np.asarray(slower > np.log1p([session_margin(each) for each in spreads.tolist()])),
+        "baseline": np.asarray(slower > SessionSpread().margin(spreads)),
     }
-
-
-def spread_by_case(noise: pd.DataFrame | None) -> dict[str, float]:
-    """Return the spread of each case that has one, by its `case_id`, from a table `noise`; nothing from none."""
-    if noise is None:
-        return {}
-    known = noise[noise["spread"].notna()]
-    return dict(zip(known["case_id"], known["spread"].astype(float), strict=True))
 
 
 def _logs(rows: pd.DataFrame, numbers: Array) -> Array:

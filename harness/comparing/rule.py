@@ -21,11 +21,13 @@ Array = NDArray[np.float64]
 LEVEL = 0.005  # of the whole table, by Holm
 POWER = 0.95
 LEAST_MARGIN = float(np.log1p(0.02))  # what is smaller is nobody's concern
+MOST_SAME = float(np.log1p(0.05))  # on the noisiest machine, more than this is never called the same
 MOST_ROUNDS = 200  # nobody waits for more
 TABLE_CASES = 20  # as many as a run without options has
 
 _MAD_TO_SD = 1.4826  # of a normal distribution
 _CLIP = 3.0
+_ROUNDING = 1e-12  # what rounding makes of equal logs
 _MOST_CLIPPED = 1 / 3
 _REPLICATES = 4000
 
@@ -80,7 +82,7 @@ def clipped(logs: ArrayLike) -> Array:
     limited = np.clip(values, median - _CLIP * mad, median + _CLIP * mad)
     changed = (np.abs(limited - values) > 0).sum(axis=-1, keepdims=True)
     outliers = changed <= _MOST_CLIPPED * _count(values)[..., None]
-    return np.where(outliers & (mad > 0), limited, values)
+    return np.where(outliers & (mad > _ROUNDING), limited, values)
 
 
 def compare_case(base: ArrayLike, new: ArrayLike, *, paired: bool, spread: ArrayLike) -> Comparison:
@@ -135,15 +137,19 @@ def holm(p: ArrayLike) -> Array:
     return adjusted
 
 
-def verdicts(table: Comparison, margin: ArrayLike, *, level: float = LEVEL) -> NDArray[np.str_]:
+def verdicts(
+    table: Comparison, margin: ArrayLike, *, within: ArrayLike = MOST_SAME, level: float = LEVEL
+) -> NDArray[np.str_]:
     """Return the verdict of each case of a table, or of many tables: arrays `[..., cases]`.
 
     margin: as `margin` returns it. A change needs both the adjusted p and an effect of at least the margin; the same
-    needs a 90 % interval within the margin. `rounds_needed` tells what the undecided ones lack.
+    needs a 90 % interval within the margin, and within `within`: noise widens the margin, and proves nothing.
+    `rounds_needed` tells what the undecided ones lack.
     """
     least = np.asarray(margin, dtype=float)
+    near = np.minimum(least, within)
     changed = (holm(table.p) <= level) & (np.abs(table.effect) >= least)
-    same = (table.low90 > -least) & (table.high90 < least)
+    same = (table.low90 > -near) & (table.high90 < near)
     return np.select(
         [changed & (table.effect > 0), changed, same],
         [np.str_(Verdict.REGRESSED), np.str_(Verdict.IMPROVED), np.str_(Verdict.SAME)],
@@ -151,10 +157,11 @@ def verdicts(table: Comparison, margin: ArrayLike, *, level: float = LEVEL) -> N
     )
 
 
-def rounds_needed(table: Comparison, spread: ArrayLike, *, level: float = LEVEL) -> Array:
+def rounds_needed(table: Comparison, spread: ArrayLike, *, chosen: float | None = None, level: float = LEVEL) -> Array:
     """Return how many rounds a side would decide each undecided case, if its effect and deviation stay as they are.
 
-    More than it has; NaN where not even MOST_ROUNDS do: its effect is too near the margin, or it has none.
+    chosen: the margin, where the user chose it. More than it has; NaN where not even MOST_ROUNDS do: its effect is too
+    near the margin, or it has none.
     """
     known = np.broadcast_to(np.asarray(spread, dtype=float), table.effect.shape)
     floor = np.where(known > 0, known, np.nan)[..., None]
@@ -163,9 +170,11 @@ def rounds_needed(table: Comparison, spread: ArrayLike, *, level: float = LEVEL)
     rounds = np.arange(2, MOST_ROUNDS + 1)
     freedom = rounds - 1 if table.paired else 2 * rounds - 2
     cases = np.maximum(_count(table.p), 1)[..., None, None]
-    error, least = deviation * np.sqrt(2 / rounds), margin(floor, rounds)
+    error = deviation * np.sqrt(2 / rounds)
+    least = margin(floor, rounds) if chosen is None else np.full(error.shape, chosen)
+    near = np.minimum(least, MOST_SAME if chosen is None else chosen)
     changed = (effect >= least) & (effect >= special.stdtrit(freedom, 1 - level / cases / 2) * error)
-    same = effect + special.stdtrit(freedom, 0.95) * error < least
+    same = effect + special.stdtrit(freedom, 0.95) * error < near
     enough = (changed | same) & (rounds > table.rounds[..., None])
     return np.where(enough.any(axis=-1), rounds[enough.argmax(axis=-1)], np.nan)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from harness.comparing.rule import Array
+from harness.comparing.rule import LEAST_MARGIN, Array
 
 ASSUMED = 0.02  # between sessions, while too few are stored
 LEAST_SESSIONS = 5
@@ -52,8 +52,9 @@ class SessionSpread:
         if not self.measured:
             return np.asarray(3 * math.sqrt(2) * np.fmax(ASSUMED, noise))
         freedom = max(1, (self.sessions - 1) * (self.cases - 1))
-        own = float(special.stdtrit(freedom, 1 - LEVEL / 4 / max(1, self.cases))) * math.sqrt(2) * self.own
-        return np.full(noise.shape, self.common_margin + own)
+        cases = max(1, self.cases, noise.shape[-1] if noise.ndim else 1)
+        own = float(special.stdtrit(freedom, 1 - LEVEL / 4 / cases)) * math.sqrt(2) * self.own
+        return np.full(noise.shape, max(LEAST_MARGIN, self.common_margin + own))
 
 
 def session_spread(logs: ArrayLike) -> SessionSpread:

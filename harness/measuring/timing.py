@@ -27,7 +27,7 @@ FEW_BLOCKS = 8
 
 # Loading, checking and the seal push an engine's code and data out of the caches: this share of a block is run untimed
 # before each, with weights and inputs of the block before, so that a block's first updates cost what its last do.
-WARMING_SHARE = 0.1
+WARMING_SHARE = 0.03
 
 # Updates that are timed one by one.
 LATENCY_CALLS = 200

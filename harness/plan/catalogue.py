@@ -58,6 +58,11 @@ ENGINES: Mapping[str, Entry] = {
         5,
         6,
     ),
+    "frozen": Entry(
+        f"{_ENGINES}.frozen:Frozen",
+        "never changes: tells the machine from the commit",
+        1.7,
+    ),
 }
 
 WORKLOADS: Mapping[str, Entry] = {

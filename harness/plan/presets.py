@@ -31,5 +31,5 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     "quick": Preset(rounds=3),
     "standard": Preset(rounds=5, sampling=Sampling(relative_width=0.001, budget_ns=2_000_000_000)),
-    "rigorous": Preset(rounds=12, sampling=Sampling(relative_width=0.0005, budget_ns=6_000_000_000)),
+    "rigorous": Preset(rounds=12, sampling=Sampling(relative_width=0.0005, budget_ns=8_000_000_000)),
 }

@@ -1,5 +1,6 @@
 """A machine measured against itself, on the terminal: its noise by case, what each rule makes of it, what to do."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -8,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.comparing.baseline import session_margin
 from harness.comparing.rule import MOST_ROUNDS
+from harness.comparing.sessions import SessionSpread
 
 # What a user would call the rules of the columns `…_alarm_share`.
 _RULES = {
@@ -88,7 +89,7 @@ def _advice(measured: pd.DataFrame) -> str:
     else:
         names = _and_more(measured[needed.isna()]["case_id"].tolist())
         rounds = f"for 5 % not even {MOST_ROUNDS} rounds are enough in {names}"
-    margin = max(session_margin(spread) for spread in measured["spread"])
+    margin = math.expm1(float(SessionSpread().margin(measured["spread"]).max()))
     return (
         f"With 3 rounds a side this machine {seen} ({noisiest['case_id']}, its noisiest case); {rounds}. All this is "
         f"from one session, and two differ by more than it tells: --baseline, which compares two, calls nothing slower "

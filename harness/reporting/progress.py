@@ -5,17 +5,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from harness.plan.case import Case
 from harness.plan.estimate import process_seconds, sweep_seconds
 from harness.plan.sweep import Sweep
+from harness.plan.text import printable
 
 
 class RunProgress:
-    """Watches a run; on a terminal a bar, elsewhere one plain line per finished process."""
+    """Watches a run; on a terminal a bar, elsewhere one plain line per finished process.
+
+    arm: in which a case is measured, where there are two.
+    """
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
+        self.arm = ""
         self._console = console
         self._sweep = sweep
         self._expected_left = sweep_seconds(sweep)
@@ -46,11 +52,12 @@ class RunProgress:
 
     def case_started(self, round_number: int, case: Case) -> None:
         """Show which process runs."""
-        self._running = f"round {round_number + 1}/{self._sweep.rounds} {case.case_id}"
+        arm = f" of {printable(self.arm, 40)}" if self.arm else ""
+        self._running = f"round {round_number + 1}/{self._sweep.rounds} {case.case_id}{arm}"
 
     def phase_started(self, phase: str) -> None:
         """Show which phase it is in."""
-        self._bar.update(self._task, description=f"{self._running} [dim]{phase}[/]", left=self._time_left())
+        self._bar.update(self._task, description=f"{escape(self._running)} [dim]{phase}[/]", left=self._time_left())
         self._bar.refresh()
 
     def case_finished(self, round_number: int, case: Case, record: Mapping[str, Any]) -> None:

@@ -13,8 +13,6 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.comparing.baseline import MARGIN, SESSION_SPREAD, BaselineVerdict
-
 _STYLE = {
     "yes": "green",
     "met": "green",
@@ -142,29 +140,6 @@ def show_bonus(console: Console, summary: pd.DataFrame) -> None:
             if {"line", "line_deep"} <= pair.keys():
                 console.print(_bonus(pair["line"], pair["line_deep"]), soft_wrap=True, highlight=False)
                 return
-
-
-def show_baseline(console: Console, verdicts: Sequence[BaselineVerdict], *, only_wrong: bool = False) -> None:
-    """Print how each case stands against the stored run, or only those that are not `met`."""
-    if only_wrong:
-        verdicts = [verdict for verdict in verdicts if verdict.status not in ("met", "new", "not run")]
-        if not verdicts:
-            return
-    caption = (
-        f"× baseline: above 1 is faster. Two sessions of a machine differ: {MARGIN:.1%} slower is allowed, "
-        f"from an assumed {SESSION_SPREAD:.0%} between sessions"
-    )
-    noisy = any(verdict.margin_from == "noise" for verdict in verdicts)
-    if noisy:
-        caption += "; more where this machine's own noise, as measured, is larger than that"
-    table = Table(title="against the baseline", caption=caption)
-    for name in ("case", "× baseline", *(["allowed"] if noisy else []), "verdict"):
-        table.add_column(name, justify="right" if name in ("× baseline", "allowed") else "left")
-    for verdict in verdicts:
-        interval = "" if math.isnan(verdict.ratio) else f"{verdict.ratio:.3f} [{verdict.low:.3f}, {verdict.high:.3f}]"
-        allowed = [] if not noisy else [f"{verdict.margin:.1%} ({verdict.margin_from})" if interval else ""]
-        table.add_row(Text(verdict.case_id), interval, *allowed, _word(verdict.status))
-    console.print(table)
 
 
 def _title(summary: pd.DataFrame) -> str:

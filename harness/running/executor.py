@@ -75,6 +75,42 @@ class Progress:
         return (case.case_id, round_number) not in self.finished and case.case_id not in self.without_time
 
 
+@dataclass(frozen=True)
+class Executor:
+    """Measures the cases of one run, one at a time, and keeps each.
+
+    launcher: starts the worker of a case. place: says on which CPUs. sent: the case as its worker gets it, where the
+    run keeps it by another name.
+    """
+
+    sweep: Sweep
+    progress: Progress
+    journal: Journal
+    launcher: Callable[[Case], Launcher]
+    place: Callable[[Case], Placement]
+    observer: Observer
+    sent: Callable[[Case], Case] = lambda case: case
+
+    def measure(self, round_number: int, case: Case) -> None:
+        """Measure one case in one round: the attempt is in the journal before, the record after.
+
+        KeyboardInterrupt ends the case without a record and is raised on.
+        """
+        key = {"case_id": case.case_id, "round": round_number}
+        attempt = {"kind": "attempt", **key}
+        self.journal.append(attempt)
+        self.progress.add(attempt)
+        self.observer.case_started(round_number, case)
+        seeds, where = self.sweep.seeds if round_number == 0 else 0, self.place(case)
+        request = Request(self.sent(case), round_number, seeds, self.sweep.sampling, where.worker, where.threads)
+        measured = self.launcher(case).measure(request, self.observer.phase_started)
+        ours = {"kind": "record", **key, "attempts": self.progress.attempts[case.case_id, round_number]}
+        record = _readable({**measured, **ours}, self.sweep.rounds, ours)
+        self.journal.append(record)
+        self.progress.add(record)
+        self.observer.case_finished(round_number, case, record)
+
+
 def execute(
     sweep: Sweep,
     progress: Progress,
@@ -88,24 +124,13 @@ def execute(
 
     KeyboardInterrupt ends the running case without a record and is raised on; everything before it is kept.
     """
+    executor = Executor(sweep, progress, journal, launcher, place, observer)
     for round_number, scheduled in itertools.groupby(sweep.schedule(), key=lambda pair: pair[0]):
         for _, case in scheduled:
-            if not progress.needs(case, round_number):
+            if progress.needs(case, round_number):
+                executor.measure(round_number, case)
+            else:
                 observer.case_skipped(round_number, case)
-                continue
-            key = {"case_id": case.case_id, "round": round_number}
-            attempt = {"kind": "attempt", **key}
-            journal.append(attempt)
-            progress.add(attempt)
-            observer.case_started(round_number, case)
-            seeds, where = sweep.seeds if round_number == 0 else 0, place(case)
-            request = Request(case, round_number, seeds, sweep.sampling, where.worker, where.threads)
-            measured = launcher(case).measure(request, observer.phase_started)
-            ours = {"kind": "record", **key, "attempts": progress.attempts[case.case_id, round_number]}
-            record = _readable({**measured, **ours}, sweep.rounds, ours)
-            journal.append(record)
-            progress.add(record)
-            observer.case_finished(round_number, case, record)
         after_round()
 
 

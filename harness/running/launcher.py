@@ -7,7 +7,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import uuid
@@ -16,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import harness
 from harness.measuring.protocol import PROTOCOL, Request
 from harness.plan.outcome import Outcome
+from harness.running.import_path import import_path, not_installed
 from harness.running.outside import witnessed
 from harness.running.records import MAX_LINE_BYTES
 
@@ -32,17 +31,16 @@ _TERM_S = 10.0
 _MARK = "HARNESS_WORKER"
 
 
-def worker_environment(cache: Path) -> dict[str, str]:
-    """Return the environment of the workers of one run: the caller's, but with caches of the run's own."""
+def worker_environment(cache: Path, first: Sequence[Path] | None = None) -> dict[str, str]:
+    """Return the environment of the workers of one run: the caller's, but with caches of the run's own.
+
+    first: folders that go before the caller's on the import path; without, this program's, where it is not installed.
+    """
     temporary = cache / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
-    path = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-    package = str(Path(harness.__file__).parent.parent)
-    if package != sysconfig.get_path("purelib"):  # a checkout that is not installed
-        path.insert(0, package)
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONPATH": import_path(not_installed() if first is None else first),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TRITON_CACHE_DIR": str(cache / "triton"),
         "TORCH_EXTENSIONS_DIR": str(cache / "extensions"),

@@ -24,8 +24,9 @@ def witnessed(record: Mapping[str, Any], brackets: Sequence[tuple[int, int]]) ->
 
     brackets: when the parent heard that each block began and ended, in nanoseconds. Of the fastest quarter of the
     blocks that count, the one that both clocks saw most alike must be the same by both, within what a message takes;
-    `clock_ratio` is the parent's 25 % quantile over the worker's. No block may be fast by the worker's clock alone, and
-    the step time must be that of the blocks. A record without times is returned as it is.
+    `clock_ratio` is the parent's 25 % quantile over the worker's. No block may be fast by the worker's clock alone –
+    where nearly all were disturbed, messages are late as well, and the row says what it is worth –, and the step time
+    must be that of the blocks. A record without times is returned as it is.
     """
     blocks_ns = record.get("blocks_ns")
     if record["outcome"] != Outcome.OK or not blocks_ns:
@@ -45,7 +46,8 @@ def witnessed(record: Mapping[str, Any], brackets: Sequence[tuple[int, int]]) ->
             f"the worker's clock is not to be trusted: a block of {record['block_steps']} updates takes "
             f"{told / 1e6:.3g} ms by it and {seen / 1e6:.3g} ms by the parent's",
         )
-    for index in record["counted"]:
+    quiet = [] if record.get("blocks_disturbed") and len(record["counted"]) == len(blocks_ns) else record["counted"]
+    for index in quiet:
         if blocks_ns[index] < LIMIT_OF_ONE * inside and _seen_ns(brackets[index]) - LIMIT_NS > LIMIT_OF_ONE * outside:
             return _rejected(
                 record,

@@ -37,11 +37,20 @@ class Machine:
 
 def this_machine(sweep: Sweep) -> Machine:
     """Look at this machine; raises PlanError when it cannot run the sweep at all."""
-    devices = sorted({case.device for case in sweep.cases}, reverse=True)  # cuda before cpu
-    facts = describe_machine(devices[0])
+    facts = describe_machine(described_device(sweep))
     if "torch" not in facts:
         raise PlanError("torch is not installed here: run `nox -s bench_cpu`, or install the torch that fits")
-    for device in devices:
+    return machine_of(facts, sweep)
+
+
+def described_device(sweep: Sweep) -> str:
+    """Return the device that a run's facts are of: its GPU, where it has one."""
+    return max(case.device for case in sweep.cases)  # cuda comes after cpu
+
+
+def machine_of(facts: Mapping[str, Any], sweep: Sweep) -> Machine:
+    """Return the machine that these facts, with a torch, are of; raises PlanError when it cannot run the sweep."""
+    for device in sorted({case.device for case in sweep.cases}, reverse=True):
         if device.startswith("cuda"):
             _check_cuda(device, facts)
     return Machine(facts, slug(facts), fingerprint(facts))
@@ -57,17 +66,23 @@ def _check_cuda(device: str, facts: Mapping[str, Any]) -> None:
         raise PlanError(f"device {device}: the torch installed here, {facts['torch']}, is the CPU build")
 
 
-def _identity(sweep: Sweep, at: Revision, machine: Machine) -> dict[str, Any]:
-    """Return what must not change while a run is measured: code, machine, and the user's own engines and workloads."""
+def own_files(sweep: Sweep) -> list[Path]:
+    """Return the files of the user's own engines and workloads, each once."""
     references = {reference for case in sweep.cases for reference in (case.engine, case.workload)}
-    files = sorted(reference.rpartition(":")[0] for reference in references if ":" in reference)
+    return sorted({Path(reference.rpartition(":")[0]) for reference in references if ":" in reference})
+
+
+def _identity(
+    sweep: Sweep, at: Revision, machine: Machine, located: Callable[[Path], Path] = lambda file: file
+) -> dict[str, Any]:
+    """Return what must not change while a run is measured: code, machine, and the user's own engines and workloads."""
     return {
         "commit": at.commit,
         "dirty": at.dirty,
         "changes": at.changes,
         "machine": machine.slug,
         "fingerprint": machine.fingerprint,
-        "files": {file: digest(read_regular(Path(file), _MAX_SOURCE)) for file in files},
+        "files": {str(file): digest(read_regular(located(file), _MAX_SOURCE)) for file in own_files(sweep)},
     }
 
 
@@ -88,14 +103,32 @@ class Session:
     def start(cls, sweep: Sweep, machine: Machine, out: Path) -> "Session":
         """Make the folder of a new run and its journal; raises PlanError when `out` cannot be written to."""
         at = revision(Path.cwd())
-        folder = make_run_folder(out, machine.slug, at)
+        return cls.begin(make_run_folder(out, machine.slug, at), sweep, machine, at)
+
+    @classmethod
+    def begin(
+        cls,
+        folder: Path,
+        sweep: Sweep,
+        machine: Machine,
+        at: Revision,
+        *,
+        name: str = "",
+        located: Callable[[Path], Path] = lambda file: file,
+    ) -> "Session":
+        """Begin the journal of a run in its folder, which is new; raises PlanError, and removes it, where it cannot.
+
+        name: of the session, where other runs are measured in turn with this one. located: where the code of this run
+        has a file of the user's own.
+        """
         header = {
             "format": FORMAT,
             "harness": __version__,
             "run_id": folder.name,
+            "session": name or folder.name,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            **_identity(sweep, at, machine),
-            "environment": {name: machine.facts[name] for name in COMPARABLE if name in machine.facts},
+            **_identity(sweep, at, machine, located),
+            "environment": {key: machine.facts[key] for key in COMPARABLE if key in machine.facts},
             "sweep": sweep.to_json(),
         }
         try:
@@ -104,7 +137,7 @@ class Session:
             journal = Journal.create(folder, header)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)  # nothing was measured yet, and what is there cannot be resumed
-            raise PlanError(f"--out {out}: cannot be written to: {error.strerror}") from error
+            raise PlanError(f"--out {folder.parents[1]}: cannot be written to: {error.strerror}") from error
         return cls(folder, sweep, Progress(), journal)
 
     @classmethod
@@ -114,6 +147,8 @@ class Session:
         Raises PlanError when it is none, and NotComparable when commit or machine are not those it was begun with.
         """
         header, _ = read_journal(folder)
+        if header.get("session", header["run_id"]) != header["run_id"]:
+            raise PlanError(f"{folder} is one side of an A/B run, which cannot be resumed: start `harness ab` again")
         sweep = Sweep.from_json(header["sweep"])
         for case in sweep.cases:
             checked(case)  # what it is of may not be there any more

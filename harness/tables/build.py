@@ -15,7 +15,7 @@ from harness.plan.errors import PlanError
 from harness.plan.outcome import Outcome
 from harness.plan.sweep import Sweep
 from harness.plan.targets import ConvergenceTargets
-from harness.tables.cells import Value, checked, series
+from harness.tables.cells import Value, checked, environment_cell, series
 from harness.tables.columns import CONVERGENCE, MEASUREMENTS, PHASES, SCHEMA, SUMMARY, Column
 from harness.tables.judge import Judgement, Status, combined, judge_convergence, judge_throughput
 from harness.tables.statistics import log_interval, wilson_interval
@@ -68,16 +68,6 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
             yardstick = []
         summary.append(_summarise(common, mine, seeds, yardstick, sweep))
     return Tables(measurements, _frame(convergence, CONVERGENCE), _frame(summary, SUMMARY))
-
-
-def environment_cell(facts: Mapping[str, Any]) -> str:
-    """Return what a fingerprint is made of as one text, `key=value; …`, which `environment_of` takes apart again."""
-    return "; ".join(f"{name}={str(value).replace(';', ',')}" for name, value in facts.items())
-
-
-def environment_of(cell: str) -> dict[str, str]:
-    """Return the keys and values of an `environment`; none of an empty one."""
-    return dict(part.split("=", 1) for part in cell.split("; ") if "=" in part)
 
 
 def _labels(case: Case, records: Sequence[Record]) -> dict[str, Any]:

@@ -80,6 +80,24 @@ def parsed(column: Column, text: str) -> Value:
     return checked(column, float(text) if len(text) < 400 and _NUMBER.fullmatch(text) else text)
 
 
+def plain_numbers(column: Column, texts: Sequence[str]) -> "pd.Series[Any] | None":
+    """Return a column of plain numbers all at once; None where `parsed` has to look at each, or says what is wrong."""
+    if column.unit == "text" or column.name in FLAGS or column.name in REQUIRED:
+        return None
+    if set("".join(texts)) - set("0123456789+-.eE"):  # numpy takes 1_000, spaces and other scripts' digits as well
+        return None
+    low, high, meant = _range(column)
+    try:
+        values = np.array([text or "nan" for text in texts], dtype=float)
+    except ValueError:
+        return None
+    empty = np.isnan(values)
+    within = (values >= low) & (values <= high)
+    if meant or not (within | empty).all() or empty.sum() != sum(not text for text in texts):
+        return None
+    return pd.Series(values, dtype="float64", name=column.name)
+
+
 def series(column: Column, values: Sequence[Value]) -> "pd.Series[Any]":
     """Return checked values as a column: counts stay whole numbers where none is missing, numbers have NaN there."""
     if column.unit == "text":
@@ -121,6 +139,16 @@ def to_cell(text: str) -> str:
 def from_cell(text: str) -> str:
     """Return the text that `to_cell` was given."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def environment_cell(facts: Mapping[str, Any]) -> str:
+    """Return what a fingerprint is made of as one text, `key=value; …`, which `environment_of` takes apart again."""
+    return "; ".join(f"{name}={str(value).replace(';', ',')}" for name, value in facts.items())
+
+
+def environment_of(cell: str) -> dict[str, str]:
+    """Return the keys and values of an `environment`; none of an empty one."""
+    return dict(part.split("=", 1) for part in cell.split("; ") if "=" in part)
 
 
 def _text(name: str, value: object) -> str:

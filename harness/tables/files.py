@@ -5,21 +5,23 @@ import io
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import pandas as pd
 
 from harness.plan.errors import PlanError
-from harness.plan.reading import open_regular
+from harness.plan.reading import open_regular, read_regular
 from harness.plan.text import printable, shown
 from harness.running.folder import replaced
 from harness.tables.build import Tables
-from harness.tables.cells import REQUIRED, as_written, parsed, series, unknown_series
+from harness.tables.cells import REQUIRED, Value, as_written, parsed, plain_numbers, series, unknown_series
 from harness.tables.columns import SCHEMA, TABLES, Column
+from harness.tables.part import read_cells
 
 # Nine digits bring every float32 back exactly.
 _FLOAT_FORMAT = "%.9g"
@@ -29,6 +31,8 @@ _MAX_BYTES = 2**26
 _MAX_CELLS = 4_000_000
 _MAX_COLUMNS = 1000
 _MAX_LINE = 2**20  # the longest cell, a hundred targets, has 100 kB; csv itself refuses one of more than 128 KiB
+
+_MANY = 1000  # of cells: then checking them one by one is felt
 
 # What tells the tables apart, and what is shown and judged. Others may have been added since a table was written.
 _NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -61,19 +65,29 @@ def write_tables(folder: Path, tables: Tables) -> None:
             )
 
 
-def read_table(path: Path, name: str) -> pd.DataFrame:
+def read_table(path: Path, name: str, columns: Collection[str] | None = None) -> pd.DataFrame:
     """Read a table (`summary`, …) from its CSV, or from the folder of a run.
 
-    Columns that it does not know are kept, and those that an older version did not write yet are there and empty.
-    Raises PlanError, naming row and column, when the file is missing, is no such table, holds what a column cannot
-    hold, or has a schema newer than this program.
+    columns: only these, and those by which rows are told apart; several times as fast. Without, all columns, also those
+    that this version does not know. What an older version did not write yet is there and empty. Raises PlanError,
+    naming row and column, when the file is missing, is no such table, holds what a column cannot hold, or has a schema
+    newer than this program.
     """
     file = path
     try:
         file = path / f"{name}.csv" if path.is_dir() else path
-        with io.TextIOWrapper(open_regular(file, _MAX_BYTES), encoding="utf-8-sig", newline="") as text:
+        wanted = None if columns is None else {*columns, *_KEYS.get(name, ()), "schema"}
+        content = io.BytesIO()
+        if wanted is not None:
+            content = io.BytesIO(read_regular(file, _MAX_BYTES))
+            cells = read_cells(content.getvalue(), wanted, _MAX_COLUMNS)
+            if cells is not None:
+                return _table(name, {each: cells[each].tolist() for each in cells.columns}, len(cells), wanted)
+        source = content if wanted is not None else open_regular(file, _MAX_BYTES)
+        with io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as text:
             header, rows = _rows(text)
-        return _table(name, header, rows)
+        by_column = dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
+        return _table(name, by_column, len(rows), wanted)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "no such name"
         raise PlanError(f"{printable(str(file))}: cannot be read: {reason}") from error
@@ -122,23 +136,23 @@ def _lines(text: TextIO) -> Iterator[str]:
         yield line
 
 
-def _table(name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> pd.DataFrame:
+def _table(name: str, cells: Mapping[str, Sequence[str]], count: int, wanted: Collection[str] | None) -> pd.DataFrame:
     """Make a table of cells; raises ValueError, naming row (the header is row 1) and column, where it cannot."""
-    cells = dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
     if "schema" not in cells:
         raise ValueError("is no results table: it has no column schema")
-    known = {column.name: column for column in TABLES[name]}
-    newest = max((_schema(text) for text in cells["schema"]), default=0)
+    known = {column.name: column for column in TABLES[name] if wanted is None or column.name in wanted}
+    newest = max((_schema(text) for text in set(cells["schema"])), default=0)
     if newest > SCHEMA:
         raise ValueError(f"has schema {newest:g}, this program reads up to {SCHEMA}; update it")
     missing = [each for each in known if each not in cells and (each in REQUIRED or each in _NEEDED.get(name, ()))]
     if missing:
         raise ValueError(f"is no {name} table: it has no column {missing[0]}")
-    cells |= {each: ("",) * len(rows) for each in known if each not in cells}
+    cells = {**cells, **{each: ("",) * count for each in known if each not in cells}}
     table = pd.DataFrame(
         {
             each: _column(known[each], texts) if each in known else unknown_series(each, texts)
             for each, texts in cells.items()
+            if wanted is None or each in known
         }
     )
     keys = list(_KEYS.get(name, ()))
@@ -151,13 +165,17 @@ def _table(name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> p
 
 
 def _column(column: Column, texts: Sequence[str]) -> "pd.Series[Any]":
-    values = []
-    for number, text in enumerate(texts, start=2):
+    if len(texts) > _MANY and (numbers := plain_numbers(column, texts)) is not None:
+        return numbers
+    # Most cells of most columns are like others of them.
+    codes, different = pd.factorize(np.asarray(texts, dtype=object))
+    values: list[Value] = []
+    for code, text in enumerate(different.tolist()):
         try:
             values.append(parsed(column, text))
         except ValueError as error:
-            raise ValueError(f"row {number}: {error}") from error
-    return series(column, values)
+            raise ValueError(f"row {int((codes == code).argmax()) + 2}: {error}") from error
+    return series(column, [values[code] for code in codes.tolist()])
 
 
 def _schema(text: str) -> float:

@@ -46,5 +46,13 @@ def read_noise(folder: Path, fingerprint: str) -> pd.DataFrame | None:
     return None if noise.empty else noise
 
 
+def spread_by_case(noise: pd.DataFrame | None) -> dict[str, float]:
+    """Return the spread of each case that has one, by its `case_id`, from a table `noise`; nothing from none."""
+    if noise is None:
+        return {}
+    known = noise[noise["spread"].notna()]
+    return dict(zip(known["case_id"], known["spread"].astype(float), strict=True))
+
+
 def _refused(file: Path, why: str) -> PlanError:
     return PlanError(f"{printable(str(file))}: {why}; measure it again with: harness noise")

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.comparing.baseline import MARGIN, against_baseline, session_margin
-from harness.comparing.noise import false_alarms, measure_noise, spread_by_case
+from harness.comparing.compare import Run, compare_runs
+from harness.comparing.noise import false_alarms, measure_noise
 from harness.comparing.rule import rounds_for, spread
-from harness.plan.errors import NotComparable, PlanError
+from harness.plan.errors import PlanError
 from harness.tables.columns import NOISE, SCHEMA
-from harness.tables.noise_file import read_noise, write_noise
+from harness.tables.noise_file import read_noise, spread_by_case, write_noise
 
 IDENTITY = {
     "schema": SCHEMA,
@@ -314,36 +314,14 @@ def test_another_file_of_that_name_is_refused(content, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("own", "margin", "margin_from"),
-    [
-        (None, MARGIN, "assumed"),
-        (0.01, MARGIN, "assumed"),
-        (math.nan, MARGIN, "assumed"),
-        (0.05, 3 * math.sqrt(2) * 0.05, "noise"),
-    ],
+    ("own", "margin"),
+    [(None, 3 * math.sqrt(2) * 0.02), (0.01, 3 * math.sqrt(2) * 0.02), (0.05, 3 * math.sqrt(2) * 0.05)],
 )
-def test_a_case_that_spreads_more_than_is_assumed_of_sessions_has_a_wider_margin(own, margin, margin_from):
-    assert session_margin(own) == pytest.approx(margin)
+def test_a_case_that_spreads_more_than_is_assumed_of_sessions_has_a_wider_margin(own, margin):
     base, new = (measurements(normal(0.002, seed=seed)) for seed in (0, 1))
-    slower = new.assign(step_ns=new["step_ns"] * 1.15)
-    summary = pd.DataFrame({"case_id": ["case0"], "outcome": ["ok"]})
+    slower = new.assign(step_ns=new["step_ns"] * 1.15, run_id="20260102T000000Z-ab")
     noise = None if own is None else {"case0": own, "another": 0.5}
-    (verdict,) = against_baseline(base, slower, summary, noise)
-    assert verdict.margin == pytest.approx(margin)
-    assert verdict.margin_from == margin_from
-    assert verdict.status == ("met" if margin_from == "noise" else "missed")
-
-
-def test_a_case_of_one_round_carries_its_margin_too_and_one_of_one_run_the_assumed():
-    base = measurements({"both": [0.0], "gone": [0.0]})
-    summary = pd.DataFrame({"case_id": ["both"], "outcome": ["ok"]})
-    both, gone = against_baseline(base, measurements({"both": [0.0]}), summary, {"both": 0.1, "gone": 0.1})
-    assert (both.status, both.margin) == ("undecided", session_margin(0.1))
-    assert (gone.status, gone.margin_from) == ("not run", "assumed")
-
-
-def test_noise_does_not_make_runs_comparable_that_are_not():
-    base, new = measurements(normal(0.01)), measurements(normal(0.01), threads=8)
-    summary = pd.DataFrame({"case_id": ["case0"], "outcome": ["ok"]})
-    with pytest.raises(NotComparable, match="threads"):
-        against_baseline(base, new, summary, {"case0": 0.1})
+    (case,) = compare_runs(Run("base", base), Run("new", slower), spreads=noise).cases
+    assert math.log1p(case.margin) == pytest.approx(margin)
+    assert case.spread_from == ("assumed" if own is None else "noise")
+    assert case.status == ("slower" if margin < 0.1 else "undecided")

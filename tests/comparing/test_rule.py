@@ -209,7 +209,8 @@ def test_the_four_verdicts(effect, noise, verdict):
 
 def test_an_effect_below_the_margin_is_never_a_change_however_certain():
     table = compare_case(EVEN[None] * 0.002, EVEN[None] * 0.002 + 0.05, paired=False, spread=0.002)
-    assert verdicts(table, 0.06).tolist() == ["same"]
+    assert verdicts(table, 0.06, within=0.06).tolist() == ["same"]
+    assert verdicts(table, 0.06).tolist() == ["undecided"]  # what is 5 % or more is the same to nobody
     assert verdicts(table, 0.0505).tolist() == ["undecided"]
 
 

@@ -18,7 +18,8 @@ import traceback
 from pathlib import Path
 
 # What the command line imports later, once for all runs.
-import harness.comparing.baseline
+import harness.comparing.compare
+import harness.reporting.comparison
 import harness.reporting.progress
 import harness.reporting.terminal
 import harness.tables.build

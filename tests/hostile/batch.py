@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import re
 import resource
 import sys
 import tempfile
@@ -16,7 +17,8 @@ import time
 import tomllib
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +26,23 @@ import mutate
 import pandas as pd
 from rich.console import Console
 
-from harness.comparing.baseline import against_baseline, check_comparable
+from harness.comparing.compare import CASE_KEYS, MEASURED, SUMMARISED, Run, check_comparable, compare_runs
 from harness.measuring.machine import COMPARABLE
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.sweep import Axes, Sweep, plan_sweep
-from harness.reporting.terminal import show_baseline, show_bonus, show_summary
+from harness.reporting.comparison import annotations, as_json, as_markdown, show_comparison
+from harness.reporting.terminal import show_bonus, show_summary
 from harness.running.journal import FILE
 from harness.running.records import MACHINE_FILE, read_journal, read_machine
 from harness.tables.build import build_tables
 from harness.tables.cells import as_written
 from harness.tables.columns import TABLES
-from harness.tables.files import read_table, write_tables
+from harness.tables.files import _KEYS, read_table, write_tables
 
 # What the broken files are made of.
 STORED_RUN = Path("results/amd-epyc-2c/20261124T114830Z-9d137a38a0")
 MEMORY = 1536 * 2**20  # of addresses, most of which libraries only reserve; resident memory is measured
+EVERY_KEY = (*COMPARABLE, *CASE_KEYS)
 STANDARD = Path(sys.modules["harness"].__file__ or "").parent / "plan/standard.toml"
 
 
@@ -67,6 +71,7 @@ class Files:
 def _small(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a small run made of a real one: three cases, one of which crashes."""
     header = json.loads(json.dumps(lines[0]))
+    header |= {"session": "monday", "environment": {"cpu_model": "AMD EPYC", "cpus": 2, "torch": "2.13.0+cpu"}}
     cases = header["sweep"]["cases"][4:7]
     header["sweep"] |= {"cases": cases, "rounds": 2, "seeds": 4}
     ids = [
@@ -115,19 +120,21 @@ def journal(files: Files, rng: random.Random) -> None:
 
 def summary(files: Files, rng: random.Random) -> None:
     folder = files.put("summary.csv", mutate.table(files.tables["summary"], rng))
-    table = read_table(folder, "summary")
+    table = read_both_ways(folder, "summary", SUMMARISED)
+    good = files.good["measurements"]
+    judged(Run("good", good, files.good["summary"]), Run("hostile", good.assign(run_id="hostile"), table))
     shown(lambda console: (show_summary(console, table), show_bonus(console, table)))
     back_again(files, table, "summary")
 
 
 def measurements(files: Files, rng: random.Random) -> None:
     folder = files.put("measurements.csv", mutate.table(files.tables["measurements"], rng))
-    table = read_table(folder, "measurements")
+    table = read_both_ways(folder, "measurements", MEASURED)
     back_again(files, table, "measurements")
-    here = files.good["measurements"].iloc[0]
-    check_comparable(table, here["machine"], here["fingerprint"])
-    verdicts = against_baseline(table, files.good["measurements"], files.good["summary"])
-    shown(lambda console: show_baseline(console, verdicts))
+    good = Run("good", files.good["measurements"].assign(run_id="good"), files.good["summary"])
+    for session in ("one", ""):
+        hostile = Run("hostile", read_table(folder, "measurements", MEASURED).assign(session=session))
+        judged(replace(good, measurements=good.measurements.assign(session=session)), hostile)
 
 
 def sweep(files: Files, rng: random.Random) -> None:
@@ -141,8 +148,12 @@ def sweep(files: Files, rng: random.Random) -> None:
 def machine(files: Files, rng: random.Random) -> None:
     folder = files.put(MACHINE_FILE, mutate.machine(files.facts, rng))
     facts = read_machine(folder)
-    said = refusal(lambda: check_comparable(files.good["measurements"], "amd-epyc-2c", "ffff", (facts, files.facts)))
-    changed = [key for key in COMPARABLE if facts and facts.get(key) != files.facts.get(key)]
+    good = files.good["measurements"].assign(environment="")
+    base = Run("base", good, facts=facts)
+    new = Run("new", good.assign(run_id="new", fingerprint="ffff", machine="another"), facts=files.facts)
+    said = refusal(lambda: check_comparable(base, new))
+    theirs, ours = ({key: str(each[key]) for key in COMPARABLE if key in each} for each in (facts, files.facts))
+    changed = [key for key in COMPARABLE if theirs and theirs.get(key) != ours.get(key)]
     assert all(f"{key}: " in said for key in changed), (changed, said)
     files.put(MACHINE_FILE, json.dumps(facts, allow_nan=False).encode())
     assert read_machine(folder) == facts
@@ -154,6 +165,46 @@ READERS: dict[str, Callable[[Files, random.Random], None]] = {
 
 
 # What must hold
+
+
+def read_both_ways(folder: Path, name: str, columns: Collection[str]) -> pd.DataFrame:
+    """Return the whole table; asked for some columns alone, the reader says the same, but for the columns left out."""
+    part, whole = (attempt(folder, name, asked) for asked in (columns, None))
+    if isinstance(whole, PlanError):
+        # Whole, it may have stumbled over a column that was not asked for.
+        of_another = re.search(r"(?:row \d+: |has no column )(\w+)", str(whole))
+        known = {column.name for column in TABLES[name]} - {*columns, "schema", *_KEYS[name]}
+        ours = (of_another and of_another[1] in known) or "larger than field limit" in str(whole)
+        assert ours or str(part) == str(whole), (part, whole)
+        raise whole
+    assert not isinstance(part, PlanError), part
+    pd.testing.assert_frame_equal(part, whole[list(part.columns)])
+    return whole
+
+
+def attempt(folder: Path, name: str, columns: Collection[str] | None) -> pd.DataFrame | PlanError:
+    try:
+        return read_table(folder, name, columns)
+    except PlanError as refused:
+        return refused
+
+
+def judged(one: Run, other: Run) -> None:
+    """Compare two runs both ways, and draw what comes out in every form."""
+    for base, new in ((one, other), (other, one)):
+        try:
+            compared = compare_runs(base, new, vary=EVERY_KEY)
+        except NotComparable as refused:
+            one_line(refused)
+            continue
+        cases = [case.case_id for case in compared.cases]
+        there = [run.summary if run.summary is not None else run.measurements for run in (base, new)]
+        assert len(cases) == len(set(cases))
+        assert set(cases) >= {*there[0]["case_id"], *there[1]["case_id"]}
+        json.dumps(as_json(compared), allow_nan=False)
+        shown(lambda console, compared=compared: show_comparison(console, compared))
+        for text in (as_markdown(compared), *annotations(compared)):
+            assert all(line.isprintable() for line in text.split("\n")), text
 
 
 def back_again(files: Files, table: pd.DataFrame, name: str) -> None:

@@ -104,6 +104,16 @@ def one_cell(path: Path) -> None:
     path.write_bytes(b'schema,a\n1,"' + b"x\n" * 10 * 2**20 + b'"\n')
 
 
+def many_rows(path: Path) -> None:
+    """Of the columns that a comparison reads, and no others."""
+    names = b"schema,case_id,round,outcome,reason,step_ns,threads,run_id,commit,dirty,machine,fingerprint"
+    path.write_bytes(names + b"\n" + (b"," * 11 + b"\n") * 5_000_000)
+
+
+def quotes(path: Path) -> None:
+    path.write_bytes(b"schema,case_id\n" + b'"' * 60 * 2**20 + b"\n")
+
+
 def dotted(path: Path) -> None:
     path.write_bytes(b".".join([b"a"] * 300_000) + b" = 1\n")
 
@@ -146,7 +156,7 @@ NO_FILES = (pipe, device, folder, loop, process)
 MADE: dict[str, tuple[Callable[[Path], None], ...]] = {
     "journal.jsonl": (zeros, sparse, deep, many_values, one_text, *NO_FILES),
     "summary.csv": (zeros, sparse, wide, one_cell, *NO_FILES),
-    "measurements.csv": (zeros, sparse, wide, one_cell, *NO_FILES),
+    "measurements.csv": (zeros, sparse, wide, one_cell, many_rows, quotes, *NO_FILES),
     "sweep.toml": (zeros, sparse, deep_values, dotted, huge_number, long_path, many_cases, *NO_FILES),
 }
 
@@ -172,6 +182,18 @@ def test_the_limit_of_memory_can_be_exceeded():
     code = "x = bytearray(600 * 2**20)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10 > MEMORY_MB
+
+
+@pytest.mark.parametrize("make", MADE["measurements.csv"], ids=lambda each: each.__name__)
+def test_a_comparison_refuses_such_a_file_as_well(make, tmp_path):
+    make(tmp_path / "measurements.csv")
+    started = time.monotonic()
+    ended = program("compare", tmp_path / "measurements.csv", tmp_path / "measurements.csv")
+    assert_refused(ended, 2)
+    assert ended.peak_mb < MEMORY_MB
+    assert time.monotonic() - started < SECONDS
+    if make is not folder:
+        (tmp_path / "measurements.csv").unlink()
 
 
 # Names of files

@@ -1,4 +1,5 @@
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -6,9 +7,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness.comparing.baseline import BaselineVerdict, session_margin
+from harness.comparing.sessions import SessionSpread
 from harness.reporting.noise import show_noise
-from harness.reporting.terminal import show_baseline
 from harness.tables.columns import NOISE
 
 ROW: dict[str, Any] = {
@@ -74,6 +74,10 @@ def test_it_says_in_words_what_three_rounds_cannot_see_and_how_many_are_needed()
     assert "The halves have 10 rounds a side" in said
 
 
+def session_margin(spread):
+    return math.expm1(float(SessionSpread().margin(spread)))
+
+
 def test_the_margin_of_a_baseline_is_that_of_the_noisiest_case():
     quiet, noisy = {"spread": 0.001}, {"case_id": "noisy", "spread": 0.1}
     assert session_margin(0.1) > session_margin(0.001)
@@ -114,31 +118,3 @@ def test_whole_numbers_with_gaps_are_drawn_alike():
 @pytest.mark.parametrize("name", ["[red]mine[/red].py:Mine", "a[/]b.py:Mine"])
 def test_the_name_of_a_users_file_is_shown_as_it_is(name):
     assert name in shown({"case_id": name})
-
-
-# The baseline's margin
-
-
-def baseline(*verdicts: BaselineVerdict) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    show_baseline(console, verdicts)
-    return " ".join(console.file.getvalue().split())
-
-
-def test_a_margin_from_the_machines_noise_is_shown_beside_its_case():
-    quiet = BaselineVerdict("quiet", "met", 1.0, 0.9, 1.1)
-    text = baseline(
-        quiet, BaselineVerdict("noisy", "met", 0.9, 0.88, 0.92, 0.212, "noise"), BaselineVerdict("x", "new")
-    )
-    assert "case × baseline allowed verdict" in text.replace("┃ ", "")
-    assert "21.2% (noise)" in text
-    assert "8.5% (assumed)" in text
-    assert "8.5% slower is allowed" in text
-    assert "own noise" in text
-
-
-def test_where_all_margins_are_assumed_only_the_caption_tells():
-    text = baseline(BaselineVerdict("quiet", "met", 1.0, 0.9, 1.1))
-    assert "8.5% slower is allowed, from an assumed 2% between sessions" in text
-    assert "noise" not in text
-    assert "(assumed)" not in text

@@ -9,8 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from harness.comparing.baseline import BaselineVerdict
-from harness.reporting.terminal import duration, show_baseline, show_bonus, show_summary
+from harness.reporting.terminal import duration, show_bonus, show_summary
 
 MET = (
     "met: converged_share >= 0.75: 0.906 [0.810, 0.956] of 64 seeds; met: loss_p50 <= 0.05: 0.02024; "
@@ -162,9 +161,6 @@ def test_a_run_without_cases_is_shown_as_such():
 @pytest.mark.parametrize("name", ["own[v2].py:Fast", "[red].py:Fast", "own.py:Fast"])
 def test_the_name_of_a_users_file_is_shown_as_it_is(name):
     assert name in shown(summary({"engine": name}))
-    console = Console(file=io.StringIO(), width=180)
-    show_baseline(console, [BaselineVerdict(f"line/{name}/cpu/float32/b1", "met", 1.0, 0.9, 1.1)])
-    assert name in console.file.getvalue()
 
 
 # What is wrong
@@ -316,17 +312,7 @@ def test_the_bonus_is_answered_for_another_engine_where_autograd_was_not_run():
     assert "manual" in bonus({**LINE, "engine": "manual"}, {**DEEP, "engine": "manual"})
 
 
-# The baseline
-
-
-def test_every_case_is_shown_with_its_ratio_interval_and_verdict():
-    console = Console(file=io.StringIO(), width=120)
-    verdicts = [BaselineVerdict("a/b", "missed", 0.8, 0.75, 0.85), BaselineVerdict("c/d", "new")]
-    show_baseline(console, verdicts)
-    lines = console.file.getvalue().splitlines()
-    assert any(re.search(r"a/b .* 0\.800 \[0\.750, 0\.850\] .* missed", line) for line in lines)
-    assert any(re.search(r"c/d .* new", line) for line in lines)
-    assert "nan" not in console.file.getvalue()
+# Disturbances and devices
 
 
 def test_a_disturbed_case_says_so_in_the_table_and_a_badly_disturbed_one_in_a_line_of_its_own() -> None:

@@ -100,6 +100,15 @@ def test_a_clock_that_lies_in_a_single_block_is_caught(told_ns):
     assert witnessed(record([*blocks[:7], told_ns, *blocks[8:]]), brackets(*blocks))["outcome"] == "rejected"
 
 
+def test_where_hardly_a_block_was_undisturbed_a_late_message_makes_no_worker_a_liar():
+    blocks = [14 * MS] * 40
+    blocks[7] = 6 * MS
+    heard = brackets(*blocks)
+    heard[7] = (heard[7][0], heard[7][1] + 4 * MS)
+    assert witnessed(record(blocks, blocks_disturbed=39), heard)["outcome"] == "ok"
+    assert witnessed(record(blocks, blocks_disturbed=0), heard)["outcome"] == "rejected"
+
+
 def test_a_step_time_that_is_not_that_of_the_blocks_is_not_believed():
     seen = witnessed(record([10 * MS] * 30, step_ns=99_000.0), brackets(*[10 * MS] * 30))
     assert seen["outcome"] == "rejected"

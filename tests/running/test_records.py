@@ -74,6 +74,19 @@ def test_what_this_version_does_not_know_is_kept(folder):
     assert read_journal(folder(header, attempt, record)) == (header, [attempt, record])
 
 
+def test_a_header_says_its_session_and_its_environment_or_is_of_before_it_did(folder):
+    environment = {"cpu_model": "AMD EPYC", "cpus": 2, "gpu_mig": False, "torch": "2.13.0+cpu"}
+    header = {**HEADER, "session": "20260101T000000Z-abc", "environment": environment}
+    assert read_journal(folder(header)) == (header, [])
+    assert read_journal(folder(HEADER)) == (HEADER, [])
+
+
+@pytest.mark.parametrize("digest", ["0123456789ab", "", "not known"])
+def test_a_record_may_say_what_it_trained(digest, folder):
+    record = {**RECORD, "workload_digest": digest}
+    assert read_journal(folder(HEADER, record))[1] == [record]
+
+
 @pytest.mark.parametrize(
     ("lines", "number", "text"),
     [
@@ -89,6 +102,16 @@ def test_what_this_version_does_not_know_is_kept(folder):
         ([{**HEADER, "commit": 7}], 1, "commit 7"),
         ([{**HEADER, "dirty": "no"}], 1, "dirty 'no'"),
         ([{**HEADER, "sweep": None}], 1, "sweep None"),
+        ([{**HEADER, "session": ""}], 1, "session ''"),
+        ([{**HEADER, "session": None}], 1, "session None"),
+        ([{**HEADER, "session": "../x"}], 1, "session '../x': must be letters, digits and . _ + -"),
+        ([{**HEADER, "session": "=cmd"}], 1, "session '=cmd'"),
+        ([{**HEADER, "environment": None}], 1, "environment None: must be an object of texts and numbers"),
+        ([{**HEADER, "environment": ["torch"]}], 1, "environment ['torch']"),
+        ([{**HEADER, "environment": {"torch": None}}], 1, "'torch' is None"),
+        ([{**HEADER, "environment": {"torch": ["2.13"]}}], 1, "'torch' is ['2.13']"),
+        ([{**HEADER, "environment": {"cpus": 10**400}}], 1, "'cpus' is "),
+        ([{**HEADER, "environment": {str(number): 1 for number in range(101)}}], 1, "environment {"),
         ([HEADER, HEADER], 2, "kind 'run'"),
         ([HEADER, RECORD, {"kind": "weather"}], 3, "kind 'weather'"),
         ([HEADER, "", RECORD], 2, "is no JSON"),
@@ -132,6 +155,7 @@ def test_a_damaged_journal_is_refused_with_its_name_its_line_and_what_is_wrong(l
         ({"gate_share": 1.5}, "gate_share 1.5"),
         ({"peak_rss_bytes": -1}, "peak_rss_bytes -1"),
         ({"stop_rule": ["a"]}, "stop_rule ['a']"),
+        ({"workload_digest": 7}, "workload_digest 7"),
         ({"cpus": None}, "cpus None"),
         ({"cpus": ["0"]}, "cpus '0'"),
         ({"phases_ns": {"import": "long"}}, "phases_ns 'import' 'long'"),

@@ -10,6 +10,7 @@ from harness.plan.case import Case
 from harness.plan.sweep import Sweep
 from harness.plan.targets import ThroughputTarget
 from harness.tables.build import Tables, build_tables
+from harness.tables.cells import environment_of
 from harness.tables.columns import TABLES
 
 AUTOGRAD = Case("line", "autograd", "cpu", "float32", 100)
@@ -49,7 +50,7 @@ def crashed(case: Case, number: int, reason: str = "killed by SIGSEGV in phase t
     return record(case, number, None, outcome="crashed", reason=reason)
 
 
-def tables(sweep: Sweep, *records: dict[str, Any]) -> Tables:
+def tables(sweep: Sweep, *records: dict[str, Any], **more: Any) -> Tables:
     header = {
         "kind": "run",
         "format": 1,
@@ -59,6 +60,7 @@ def tables(sweep: Sweep, *records: dict[str, Any]) -> Tables:
         "machine": "amd-epyc-9654-2c",
         "fingerprint": "00aa11bb22cc",
         "sweep": sweep.to_json(),
+        **more,
     }
     return build_tables(header, records)
 
@@ -104,6 +106,35 @@ def test_every_row_says_which_case_of_which_run_at_which_commit_on_which_machine
         ("threads", 2),
     ):
         assert set(found[name]) == {value}, name
+
+
+def test_every_row_says_of_which_session_it_is_and_what_its_fingerprint_is_made_of():
+    records = [*rounds(MANUAL, 500, 510), crashed(AUTOGRAD, 0)]
+    environment = {"cpu_model": "AMD EPYC; 2 = two", "cpus": 2, "gpu_mig": False}
+    found = tables(TWO_ENGINES, *records, session="monday", environment=environment)
+    for table in (found.measurements, found.summary):
+        assert set(table["session"]) == {"monday"}
+        assert set(table["environment"]) == {"cpu_model=AMD EPYC, 2 = two; cpus=2; gpu_mig=False"}
+    assert environment_of(found.summary["environment"][0]) == {
+        "cpu_model": "AMD EPYC, 2 = two",
+        "cpus": "2",
+        "gpu_mig": "False",
+    }
+
+
+def test_a_run_of_before_is_its_own_session_and_says_nothing_of_its_environment():
+    found = tables(TWO_ENGINES, *rounds(MANUAL, 500, 510))
+    for table in (found.measurements, found.summary):
+        assert set(table["session"]) == {"20260101T000000Z-0123456789"}
+        assert set(table["environment"]) == {""}
+
+
+def test_what_was_trained_is_of_the_case_also_where_a_round_did_not_come_so_far():
+    records = [record(MANUAL, 0, 500, workload_digest="0123456789ab"), crashed(MANUAL, 1), crashed(AUTOGRAD, 0)]
+    found = tables(TWO_ENGINES, *records)
+    assert row(found, MANUAL)["workload_digest"] == "0123456789ab"
+    assert row(found, AUTOGRAD)["workload_digest"] == ""
+    assert found.measurements["workload_digest"].tolist() == ["0123456789ab"] * 2 + [""]
 
 
 def test_the_summary_is_in_the_order_of_the_plan_whatever_the_order_of_measuring():

@@ -6,7 +6,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.plan.errors import PlanError
-from harness.tables.cells import as_written, checked, from_cell, parsed, to_cell
+from harness.tables.cells import (
+    as_written,
+    checked,
+    environment_cell,
+    environment_of,
+    from_cell,
+    parsed,
+    plain_numbers,
+    to_cell,
+)
 from harness.tables.columns import MEASUREMENTS, SUMMARY, TABLES, Column
 
 BY_NAME = {column.name: column for columns in TABLES.values() for column in columns}
@@ -91,3 +100,44 @@ def test_a_long_reason_is_cut():
 def test_a_count_with_gaps_is_written_digit_by_digit():
     table = pd.DataFrame({"peak_rss_bytes": [123456789012.0, math.nan], "reason": ["-1", ""]})
     assert as_written(table, MEASUREMENTS).to_csv(index=False) == "peak_rss_bytes,reason\n123456789012,'-1\n,\n"
+
+
+# What a fingerprint is made of
+
+
+facts = st.text(st.characters(exclude_characters=";", exclude_categories=("Cs",)), max_size=20) | st.integers()
+
+
+@given(st.dictionaries(st.sampled_from(["cpu_model", "cpus", "gpu", "torch", "gpu_mig"]), facts | st.booleans()))
+def test_an_environment_comes_back_from_its_cell_as_texts(found):
+    assert environment_of(environment_cell(found)) == {name: str(value) for name, value in found.items()}
+
+
+def test_an_environment_may_be_empty_or_hold_what_is_none():
+    assert environment_of("") == environment_of("; ; x") == {}
+    assert environment_of("a=b=c; d") == {"a": "b=c"}
+    assert environment_cell({"gpu": "one; two=2"}) == "gpu=one, two=2"
+
+
+# Many numbers at once
+
+
+numbers = (
+    st.floats(allow_nan=False).map(str) | st.integers().map(str) | st.sampled_from(["", "1e3", "-0", "+.5", "inf"])
+)
+
+
+@given(
+    st.lists(numbers | st.text("0123456789+-.eE_ xnaif１", max_size=4), max_size=4),
+    st.sampled_from([*BY_NAME.values()]),
+)
+@example(["1_0"], BY_NAME["step_ns"])
+@example(["nan"], BY_NAME["step_ns"])
+@example(["-inf"], BY_NAME["loss"])
+def test_numbers_that_are_read_at_once_are_those_that_are_read_one_by_one(texts, column):
+    found = plain_numbers(column, texts)
+    if found is not None:
+        expected = [parsed(column, text) for text in texts]
+        assert found.tolist() == pytest.approx(
+            [math.nan if value is None else value for value in expected], nan_ok=True
+        )

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.training.loading import load_workload
-from harness.training.trial import MAX_BATCH_BYTES, MAX_GPU_BATCH_BYTES, begin, problem_of
+from harness.training.trial import MAX_BATCH_BYTES, MAX_GPU_BATCH_BYTES, begin, digest_of, problem_of
 from harness.training.workloads.line import Line
 
 CPU = torch.device("cpu")
@@ -94,3 +95,89 @@ def test_a_workload_with_fewer_points_than_a_batch_is_refused() -> None:
 
     with pytest.raises(ValueError, match="5 inputs"):
         begin(Short(), 10, 0, CPU, torch.float32)
+
+
+# What is trained
+
+
+class Deeper(Line):
+    def model(self, seed: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(1, 10), nn.ReLU(), nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 1))
+
+
+class Smooth(Line):
+    """The same weights, since an activation draws none."""
+
+    def model(self, seed: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(1, 10), nn.GELU(), nn.Linear(10, 1))
+
+
+class SmoothByTanh(Line):
+    def model(self, seed: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(1, 10), nn.GELU("tanh"), nn.Linear(10, 1))
+
+
+class Scaled(Line):
+    def model(self, seed: int) -> nn.Module:
+        model = super().model(seed)
+        nn.init.zeros_(next(model.parameters()))
+        return model
+
+
+class Shifted(Line):
+    def data(self, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = super().data(batch_size, seed)
+        return inputs, targets + 1e-6
+
+
+class Faster(Line):
+    learning_rate = 0.11
+
+
+class Longer(Line):
+    epochs = 21
+
+
+class Absolute(Line):
+    loss = nn.L1Loss()
+
+
+OTHERS = (Deeper, Smooth, SmoothByTanh, Scaled, Shifted, Faster, Longer, Absolute)
+
+
+def test_the_digest_is_that_of_what_is_trained_however_often_it_is_asked_for() -> None:
+    found = digest_of(Line(), 100)
+    assert re.fullmatch("[0-9a-f]{12}", found)
+    assert digest_of(Line(), 100) == digest_of(load_workload("line"), 100) == found
+
+
+def test_whatever_else_is_trained_has_another_digest() -> None:
+    digests = [digest_of(each(), 100) for each in (Line, *OTHERS)]
+    digests.append(digest_of(Line(), 10_000))
+    assert len(set(digests)) == len(digests)
+
+
+def test_what_changes_no_update_changes_no_digest() -> None:
+    class Stricter(Line):
+        targets = replace(Line.targets, max_loss=0.01)
+
+        def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return torch.zeros(())
+
+    assert digest_of(Stricter(), 100) == digest_of(Line(), 100)
+
+
+def test_a_digest_depends_on_nothing_of_the_process_and_leaves_its_random_state_alone() -> None:
+    found = digest_of(Line(), 10)
+    torch.manual_seed(5)
+    torch.rand(3)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    torch.rand(3)
+    assert digest_of(Line(), 10) == found
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_the_batch_size_matters_only_where_it_changes_the_data() -> None:
+    """The case has it in its name."""
+    assert digest_of(Line(), 10) == digest_of(Line(), 100) != digest_of(Line(), 200)

@@ -1,0 +1,107 @@
+"""Simulated runs as the program would have stored them, and what its command line says of two of them."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from harness.cli.common import Exit
+from harness.comparing.compare import Status
+from harness.comparing.noise import measure_noise
+from harness.comparing.rule import Array
+from harness.plan.case import Case
+from harness.plan.sweep import Sweep
+from harness.tables.build import build_tables
+from harness.tables.files import read_table, write_tables
+from harness.tables.noise_file import write_noise
+from tests.comparing.simulated import Cell, Change, slowed
+
+STEP_NS = 200_000.0  # of every case: only ratios count
+IDENTITY = {"commit": "ab" * 20, "dirty": False, "machine": "simulated", "fingerprint": "00aa11bb22cc"}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What `harness compare --format json` says, and its exit code; statuses by case."""
+
+    code: int
+    firm: bool
+    paired: bool
+    statuses: dict[str, str]
+
+
+def disagreements(cell: Cell, change: Change, seed: int) -> list[str]:
+    """Write one table, compare its sides by the command line, and return what it says otherwise than `judge` does."""
+    base, new, more = cell.draw(np.random.default_rng(seed), 1)
+    new = slowed(new, change)
+    with TemporaryDirectory() as folder:
+        machine = Path(folder) / IDENTITY["machine"]
+        if cell.firm and more.size:
+            _write_noise(machine, more[0])
+        for number, stored in enumerate([] if cell.firm else more[0]):
+            _write_run(machine / f"stored-{number}", stored)
+        _write_run(machine / "base", base[0])
+        # A session is one only where both say so, and rounds are paired where they have the same numbers.
+        session, first = "base" if cell.firm else "new", cell.rounds if cell.firm and not cell.paired else 0
+        _write_run(machine / "new", new[0], session=session, first_round=first)
+        said = _compare(machine / "base", machine / "new")
+    expected = cell.statuses(*map(_as_read, (base, new, more)))[0].tolist()
+    found = list(said.statuses.values())
+    differing = [f"{mine}, not {theirs}" for mine, theirs in zip(found, expected, strict=True) if mine != theirs]
+    wrong = [f"{len(differing)} of {len(found)} statuses: {differing[0]}"] if differing else []
+    if said.firm is not cell.firm or said.paired is not cell.paired:
+        wrong.append(f"firm: {said.firm}, paired: {said.paired}")
+    if not cell.firm and {Status.REGRESSED, Status.IMPROVED, Status.SAME} & set(found):
+        wrong.append("a firm verdict from two sessions")
+    if said.code != (Exit.MISSED if cell.slower in found else Exit.MET):
+        wrong.append(f"exit code {said.code}")
+    return wrong
+
+
+def _cases(number: int) -> tuple[Case, ...]:
+    return tuple(Case("line", "autograd", "cpu", "float32", 1 + each) for each in range(number))
+
+
+def _as_read(logs: Array) -> Array:
+    """Return the logs that a reader of the CSV gets: its cells have nine digits."""
+    steps_ns = np.exp(logs) * STEP_NS
+    return np.log(np.array([float(f"{step_ns:.9g}") for step_ns in steps_ns.flat]).reshape(steps_ns.shape))
+
+
+def _write_run(folder: Path, logs: Array, *, session: str = "", first_round: int = 0) -> None:
+    """Write the tables of a run, log step times `[cases, rounds]` over STEP_NS, into a new folder."""
+    sweep = Sweep(_cases(len(logs)), rounds=logs.shape[1])
+    header = {"run_id": folder.name, "session": session or folder.name, "sweep": sweep.to_json(), **IDENTITY}
+    always = {"kind": "record", "outcome": "ok", "reason": "", "threads": 2, "stop_rule": "budget", "seconds": 5.0}
+    records = [
+        {**always, "case_id": case.case_id, "round": first_round + number, "step_ns": step_ns}
+        for case, row in zip(sweep.cases, np.exp(logs) * STEP_NS, strict=True)
+        for number, step_ns in enumerate(row.tolist())
+    ]
+    folder.mkdir(parents=True)
+    write_tables(folder, build_tables(header, records))
+
+
+def _write_noise(machine: Path, logs: Array) -> None:
+    """Write the noise of a machine that was measured alone, log step times `[cases, rounds]` over STEP_NS."""
+    with TemporaryDirectory() as folder:
+        _write_run(Path(folder) / "run", logs)
+        measurements = read_table(Path(folder) / "run", "measurements")
+    machine.mkdir(parents=True, exist_ok=True)
+    write_noise(machine, measure_noise(measurements, splits=1))
+
+
+def _compare(base: Path, new: Path) -> Said:
+    """Compare two stored runs by the command line, in a process of its own."""
+    command = [sys.executable, "-m", "harness", "compare", str(base), str(new), "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode not in (Exit.MET, Exit.MISSED):
+        raise RuntimeError(f"exit code {done.returncode} of compare: {done.stderr.strip()}")
+    told = json.loads(done.stdout)
+    return Said(
+        done.returncode, told["firm"], told["paired"], {case["case_id"]: case["status"] for case in told["cases"]}
+    )

@@ -1,0 +1,208 @@
+"""Tables whose truth is known, drawn from seeded noise, and how often the program's own verdicts on them are wrong.
+
+A table has 54 cases. Its logs are those of the process' step times, as `comparing.compare.judge` takes them.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+from unittest import mock
+from zlib import crc32
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
+
+from harness.comparing import compare
+from harness.comparing.compare import Status, judge
+from harness.comparing.rule import Array, spread
+from harness.comparing.sessions import SessionSpread, session_spread
+
+CASES = 54
+NOISE_ROUNDS = 20  # as many as `harness noise` has without options
+DRIFT = 0.03  # of a round, shared by both sides and all cases
+CHUNK = 250  # tables at once: some 50 MB
+
+Shape = tuple[int, ...]
+
+
+def gaussian(draws: Generator, shape: Shape, spread: float) -> Array:
+    return draws.normal(0, spread, shape)
+
+
+def skewed(draws: Generator, shape: Shape, spread: float) -> Array:
+    """A hard lower end and an exponential tail upwards, as step times have; its 1.4826 MAD is the spread."""
+    return draws.standard_exponential(shape) * (spread / (1.4826 * math.asinh(0.5)))
+
+
+def contaminated(draws: Generator, shape: Shape, spread: float) -> Array:
+    """Gaussian, and one process in ten is slower by 20 to 100 %."""
+    slower = np.log1p(draws.uniform(0.2, 1.0, shape))
+    return draws.normal(0, spread, shape) + np.where(draws.random(shape) < 0.1, slower, 0)
+
+
+NOISES: Mapping[str, Callable[[Generator, Shape, float], Array]] = {
+    "Gaussian": gaussian,
+    "skewed": skewed,
+    "contaminated": contaminated,
+}
+
+
+class Change(NamedTuple):
+    """The first `cases` of a table are slower by `slowdown`: 0.05 is 5 %."""
+
+    cases: int
+    slowdown: float
+
+
+NONE = Change(0, 0.0)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How many tables there were, and in how many a case was called slower or faster that is not.
+
+    slower: cases that really are; found: of these, called so.
+    """
+
+    tables: int = 0
+    false: int = 0
+    slower: int = 0
+    found: int = 0
+
+    def __add__(self, other: Self) -> "Rates":
+        return Rates(*(mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)))
+
+    @property
+    def _counts(self) -> tuple[int, int, int, int]:
+        return self.tables, self.false, self.slower, self.found
+
+    @property
+    def false_share(self) -> float:
+        return self.false / self.tables
+
+    @property
+    def power(self) -> float:
+        return self.found / self.slower if self.slower else math.nan
+
+
+@dataclass(frozen=True)
+class OneSession:
+    """Both sides measured in one session: firm verdicts.
+
+    noise: one of NOISES. spread: between processes. rounds: a side. paired: in the same rounds, which drift. known:
+    what the program knows of the spread: `noise` measured beforehand without drift, `drifting`: with it, or `nothing`.
+    """
+
+    noise: str
+    spread: float
+    rounds: int
+    paired: bool
+    known: str
+    firm = True
+    slower, faster = Status.REGRESSED, Status.IMPROVED
+
+    def draw(self, draws: Generator, tables: int) -> tuple[Array, Array, Array]:
+        """Return log step times of base, new, and the machine alone, maybe of no rounds: `[tables, cases, rounds]`."""
+        noise = NOISES[self.noise]
+        shape = (tables, CASES, self.rounds)
+        base, new = noise(draws, shape, self.spread), noise(draws, shape, self.spread)
+        if self.paired:
+            drift = draws.normal(0, DRIFT, (tables, 1, self.rounds))
+            base, new = base + drift, new + drift
+        alone = noise(draws, (tables, CASES, 0 if self.known == "nothing" else NOISE_ROUNDS), self.spread)
+        if self.known == "drifting":
+            alone += draws.normal(0, DRIFT, (tables, 1, NOISE_ROUNDS))
+        return base, new, alone
+
+    def statuses(self, base: Array, new: Array, alone: Array) -> NDArray[np.str_]:
+        """Return what the program says of each case, `[tables, cases]`."""
+        return _judged(base, new, paired=self.paired, known=spread(alone))
+
+
+@dataclass(frozen=True)
+class TwoSessions:
+    """Each side in a session of its own: advisory verdicts.
+
+    common: standard deviation of what all cases of a session share; own: of what each has for itself. stored: sessions
+    from which the program knows how much they differ, 0 for none.
+    """
+
+    noise: str
+    spread: float
+    rounds: int
+    common: float
+    own: float
+    stored: int
+    firm = paired = False
+    slower, faster = Status.SLOWER, Status.FASTER
+
+    def draw(self, draws: Generator, tables: int) -> tuple[Array, Array, Array]:
+        """Return log step times of base and new, `[tables, cases, rounds]`, and `[tables, stored, cases, rounds]`."""
+        return (
+            self._sessions(draws, tables, 1)[:, 0],
+            self._sessions(draws, tables, 1)[:, 0],
+            self._sessions(draws, tables, self.stored),
+        )
+
+    def statuses(self, base: Array, new: Array, stored: Array) -> NDArray[np.str_]:
+        """Return what the program says of each case, `[tables, cases]`."""
+        # The step time of a summary is the exp of the mean log of all rounds.
+        known = OfEach([session_spread(means) for means in stored.mean(axis=-1)])
+        return _judged(base, new, paired=False, firm=False, sessions=known)
+
+    def _sessions(self, draws: Generator, tables: int, number: int) -> Array:
+        shape = (tables, number, CASES, self.rounds)
+        common = draws.normal(0, self.common, (tables, number, 1, 1))
+        own = draws.normal(0, self.own, (tables, number, CASES, 1))
+        return NOISES[self.noise](draws, shape, self.spread) + common + own
+
+
+Cell = OneSession | TwoSessions
+
+
+@dataclass(frozen=True)
+class OfEach:
+    """The `SessionSpread` of each of many tables, for `judge` to take at once."""
+
+    tables: Sequence[SessionSpread]
+
+    def margin(self, spreads: ArrayLike) -> Array:
+        rows = np.asarray(spreads, dtype=float)
+        return np.stack([table.margin(row) for table, row in zip(self.tables, rows, strict=True)])
+
+
+def rates(cell: Cell, tables: int, changes: Sequence[Change], seed: int = 0) -> dict[Change, Rates]:
+    """Return by change how often the verdicts on so many tables are wrong, and right; the noise is that of all changes.
+
+    Every cell, and every CHUNK of tables of it, has random numbers of its own.
+    """
+    found = dict.fromkeys(changes, Rates())
+    for first in range(0, tables, CHUNK):
+        draws = np.random.default_rng([seed, crc32(repr(cell).encode()), first])
+        base, new, more = cell.draw(draws, min(CHUNK, tables - first))
+        for change in changes:
+            status = cell.statuses(base, slowed(new, change), more)
+            found[change] += counted(status, change, cell.slower, cell.faster)
+    return found
+
+
+def slowed(new: Array, change: Change) -> Array:
+    logs = new.copy()
+    logs[:, : change.cases] += math.log1p(change.slowdown)
+    return logs
+
+
+def counted(status: NDArray[np.str_], change: Change, slower: Status, faster: Status) -> Rates:
+    """Count what is called slower or faster in tables `[tables, cases]` of which the first cases are slower."""
+    up, down = status == slower, status == faster
+    false = np.concatenate([down[:, : change.cases], (up | down)[:, change.cases :]], axis=1)
+    found = up[:, : change.cases]
+    return Rates(len(status), int(false.any(axis=1).sum()), found.size, int(found.sum()))
+
+
+def _judged(base: Array, new: Array, **said: Any) -> NDArray[np.str_]:
+    # How many rounds would decide the undecided changes no status, and takes most of the time.
+    with mock.patch.object(compare, "rounds_needed", return_value=np.nan):
+        return judge(base, new, **said).status
