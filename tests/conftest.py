@@ -4,6 +4,11 @@ import importlib.util
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# What else runs on the machine is no property of the code.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,6 +25,7 @@ from harness.comparing.rule import (
     compare_case,
     holm,
     margin,
+    moments,
     rounds_needed,
     spread,
     verdicts,
@@ -430,14 +431,12 @@ def _own_spread(base: Array, new: Array, *, paired: bool) -> Array:
 
 
 def _results(names: list[str], then: Array, now: Array, found: Judged) -> list[CaseResult]:
-    def mean(logs: Array) -> float:
-        return float(clipped(logs)[np.isfinite(logs)].mean()) if np.isfinite(logs).any() else math.nan
-
+    sides = np.array([moments(clipped(logs))[0] for logs in (then, now)])
     rows = []
     for number, name in enumerate(names):
         effect = float(found.table.effect[number])
         # So that the two times differ by the change, which is taken pair by pair: the means of the sides may not.
-        middle = (mean(then[number]) + mean(now[number])) / 2
+        middle = float(sides[:, number].mean())
         own = found.spread[number] > ASSUMED_SPREAD
         rows.append(
             CaseResult(

@@ -110,7 +110,7 @@ def compare_case(base: ArrayLike, new: ArrayLike, *, paired: bool, spread: Array
 
 def welch(base: ArrayLike, new: ArrayLike) -> tuple[Array, Array, Array, Array]:
     """Return the difference of means, its standard error, its freedom and the rounds a side, of logs as they are."""
-    (before, variance, n), (after, other, m) = _moments(_finite(base)), _moments(_finite(new))
+    (before, variance, n), (after, other, m) = moments(_finite(base)), moments(_finite(new))
     one, two = variance / n, other / m
     total = one + two
     with np.errstate(invalid="ignore"):
@@ -235,11 +235,11 @@ def _comparison(effect: Array, standard_error: Array, freedom: Array, rounds: Ar
 
 
 def _one_sample(values: Array) -> tuple[Array, Array, Array, Array]:
-    mean, variance, rounds = _moments(values)
+    mean, variance, rounds = moments(values)
     return mean, np.sqrt(variance / rounds), rounds - 1, rounds
 
 
-def _moments(values: Array) -> tuple[Array, Array, Array]:
+def moments(values: Array) -> tuple[Array, Array, Array]:
     """Return mean, variance and number of the values that are there; NaN where these are too few."""
     there = np.isfinite(values)
     count = there.sum(axis=-1).astype(float)

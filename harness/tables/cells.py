@@ -82,18 +82,18 @@ def parsed(column: Column, text: str) -> Value:
 
 def plain_numbers(column: Column, texts: Sequence[str]) -> "pd.Series[Any] | None":
     """Return a column of plain numbers all at once; None where `parsed` has to look at each, or says what is wrong."""
-    if column.unit == "text" or column.name in FLAGS or column.name in REQUIRED:
+    if column.unit == "text" or column.name in FLAGS or column.name in REQUIRED or _range(column)[2]:
         return None
     if set("".join(texts)) - set("0123456789+-.eE"):  # numpy takes 1_000, spaces and other scripts' digits as well
         return None
-    low, high, meant = _range(column)
+    low, high, _ = _range(column)
     try:
         values = np.array([text or "nan" for text in texts], dtype=float)
     except ValueError:
         return None
     empty = np.isnan(values)
     within = (values >= low) & (values <= high)
-    if meant or not (within | empty).all() or empty.sum() != sum(not text for text in texts):
+    if not (within | empty).all() or empty.sum() != sum(not text for text in texts):
         return None
     return pd.Series(values, dtype="float64", name=column.name)
 

@@ -167,6 +167,11 @@ def _table(name: str, cells: Mapping[str, Sequence[str]], count: int, wanted: Co
 def _column(column: Column, texts: Sequence[str]) -> "pd.Series[Any]":
     if len(texts) > _MANY and (numbers := plain_numbers(column, texts)) is not None:
         return numbers
+    if texts and texts.count(texts[0]) == len(texts):
+        try:
+            return series(column, [parsed(column, texts[0])] * len(texts))
+        except ValueError as error:
+            raise ValueError(f"row 2: {error}") from error
     # Most cells of most columns are like others of them.
     codes, different = pd.factorize(np.asarray(texts, dtype=object))
     values: list[Value] = []

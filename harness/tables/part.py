@@ -4,14 +4,9 @@ import csv
 import io
 from collections.abc import Collection
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-_CHUNK = 2**22
 _MOST_CELLS = 2_500_000  # of those that are wanted: each takes some hundred bytes of memory
-_MOST_QUOTES = 2**22
-_COMMA, _NEWLINE, _RETURN, _QUOTE = 44, 10, 13, 34
 
 
 def read_cells(content: bytes, wanted: Collection[str], most_columns: int) -> pd.DataFrame | None:
@@ -51,29 +46,26 @@ def read_cells(content: bytes, wanted: Collection[str], most_columns: int) -> pd
 
 
 def _is_regular(content: bytes, width: int) -> bool:
-    """Whether cells are quoted whole and, outside of quotes, every `width`-th separator and no other ends a line."""
-    data = np.frombuffer(content, dtype=np.uint8)
-    if content.count(b'"') > _MOST_QUOTES or not _is_quoted(data):
+    """Whether every line is whole and has `width` cells, of which quotes enclose all or nothing."""
+    lines = content.split(b"\n")
+    if lines.pop():  # the last one has no end
         return False
-    inside, seen = False, 0
-    for start in range(0, len(data), _CHUNK):
-        chunk = data[start : start + _CHUNK]
-        quoted = np.logical_xor.accumulate(chunk == _QUOTE) ^ inside
-        inside = bool(quoted[-1])
-        separators = chunk[((chunk == _COMMA) | (chunk == _NEWLINE)) & ~quoted]
-        ends = np.zeros(len(separators), dtype=bool)
-        ends[(width - 1 - seen) % width :: width] = True
-        if not np.array_equal(separators == _NEWLINE, ends):
+    for line in lines:
+        if b'"' in line:
+            line = _without_quoted(line)
+        if line.count(b",") != width - 1:
             return False
-        seen += len(separators)
-    return not inside and seen % width == 0 and content.endswith(b"\n")
+    return True
 
 
-def _is_quoted(data: NDArray[np.uint8]) -> bool:
-    """Whether each quote that opens begins a cell, each that closes ends one, and all others are doubled."""
-    places = np.flatnonzero(data == _QUOTE)
-    opening, closing = places[::2], places[1::2]
-    before, after = data[np.maximum(opening - 1, 0)], data[np.minimum(closing + 1, len(data) - 1)]
-    begins = (opening == 0) | np.isin(before, (_COMMA, _NEWLINE, _QUOTE))
-    ends = (closing == len(data) - 1) | np.isin(after, (_COMMA, _NEWLINE, _RETURN, _QUOTE))
-    return len(opening) == len(closing) and bool(begins.all() and ends.all())
+def _without_quoted(line: bytes) -> bytes:
+    """Return what of a line is outside of quotes; nothing where these enclose no whole cells, or go on in the next."""
+    outside = line.split(b'"')
+    if len(outside) % 2 == 0:
+        return b""
+    outside = outside[::2]  # an empty one is a quote within quotes
+    if outside[0][-1:] not in b"," or outside[-1][:1] not in b",\r":
+        return b""
+    if any(each and not each[:1] == each[-1:] == b"," for each in outside[1:-1]):
+        return b""
+    return b"".join(outside)

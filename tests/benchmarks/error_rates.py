@@ -48,6 +48,8 @@ def one_session() -> Iterator[OneSession]:
     for paired, known, noise, size, rounds in itertools.product((True, False), KNOWN, NOISES, SPREADS, ROUNDS):
         if paired or known != "drifting":  # only paired rounds drift here
             yield OneSession(noise, size, rounds, paired, known)
+    for known, noise, size in itertools.product(("noise", "nothing"), NOISES, SPREADS):
+        yield OneSession(noise, size, ENOUGH_ROUNDS, paired=True, known=known, drift="pair")
 
 
 def two_sessions() -> Iterator[TwoSessions]:
@@ -59,7 +61,7 @@ def changes_of(cell: Cell) -> tuple[Change, ...]:
     """Return what changes in the tables of a cell: all there is only where something is promised, for it takes time."""
     if isinstance(cell, TwoSessions):
         return ADVISORY
-    if cell.known == "drifting":
+    if cell.known == "drifting" or cell.drift == "pair":
         return (NONE, FIVE)
     return (NONE, *ALONE, *(TOGETHER if cell.rounds >= ENOUGH_ROUNDS else ()))
 
@@ -114,7 +116,7 @@ def hold(found: Found) -> Limits:
         if isinstance(cell, OneSession):
             promised = cell.rounds >= ENOUGH_ROUNDS
             usual = (cell.spread, cell.rounds) == (0.01, ENOUGH_ROUNDS) and cell.known != "drifting"
-            if usual and cell.noise in POWER_LIMITS:
+            if usual and cell.noise in POWER_LIMITS and (cell.drift == "round" or cell.noise == "Gaussian"):
                 seen = by_change[FIVE]
                 limits.at_least(f"{cell}: power at 5 %", seen.found, seen.slower, POWER_LIMITS[cell.noise])
         else:
@@ -170,10 +172,14 @@ def show_rounds(
     """Print a table with a column for each number of rounds; told: the text for the cells of all spreads there."""
     rows: dict[tuple[str, ...], dict[int, list[Mapping[Change, Rates]]]] = {}
     for cell, seen in found.items():
-        name = (f"paired, drift {100 * DRIFT:g} %" if cell.paired else "unpaired", KNOWN[cell.known], cell.noise)
+        kind = f"paired, each {cell.drift} drifts by {100 * DRIFT:g} %" if cell.paired else "unpaired"
+        name = (kind, KNOWN[cell.known], cell.noise)
         rows.setdefault(name, {}).setdefault(cell.rounds, []).append(seen)
     header = ("rounds", "their spread", "noise", *(f"{rounds} rounds" for rounds in ROUNDS))
-    show_table(title, header, [(*name, *(told(cells[rounds]) for rounds in ROUNDS)) for name, cells in rows.items()])
+    texts = {
+        name: [told(cells[rounds]) if rounds in cells else "–" for rounds in ROUNDS] for name, cells in rows.items()
+    }
+    show_table(title, header, [(*name, *row) for name, row in texts.items()])
 
 
 def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -21,7 +21,7 @@ from harness.comparing.sessions import SessionSpread, session_spread
 
 CASES = 54
 NOISE_ROUNDS = 20  # as many as `harness noise` has without options
-DRIFT = 0.03  # of a round, shared by both sides and all cases
+DRIFT = 0.03  # between paired rounds, shared by both sides
 CHUNK = 250  # tables at once: some 50 MB
 
 Shape = tuple[int, ...]
@@ -91,8 +91,9 @@ class Rates:
 class OneSession:
     """Both sides measured in one session: firm verdicts.
 
-    noise: one of NOISES. spread: between processes. rounds: a side. paired: in the same rounds, which drift. known:
-    what the program knows of the spread: `noise` measured beforehand without drift, `drifting`: with it, or `nothing`.
+    noise: one of NOISES. spread: between processes. rounds: a side. paired: in the same rounds, which drift: all cases
+    of a `round` alike, or each `pair` for itself. known: what the program knows of the spread: `noise` measured
+    beforehand without drift, `drifting`: with it, or `nothing`.
     """
 
     noise: str
@@ -100,6 +101,7 @@ class OneSession:
     rounds: int
     paired: bool
     known: str
+    drift: str = "round"
     firm = True
     slower, faster = Status.REGRESSED, Status.IMPROVED
 
@@ -109,7 +111,7 @@ class OneSession:
         shape = (tables, CASES, self.rounds)
         base, new = noise(draws, shape, self.spread), noise(draws, shape, self.spread)
         if self.paired:
-            drift = draws.normal(0, DRIFT, (tables, 1, self.rounds))
+            drift = draws.normal(0, DRIFT, (tables, CASES if self.drift == "pair" else 1, self.rounds))
             base, new = base + drift, new + drift
         alone = noise(draws, (tables, CASES, 0 if self.known == "nothing" else NOISE_ROUNDS), self.spread)
         if self.known == "drifting":

@@ -55,11 +55,17 @@ def test_what_is_below_the_margin_is_no_change_however_certain(paired):
     assert seen.found == 0
 
 
-@pytest.mark.parametrize("own", [0.0, 0.01])
-@pytest.mark.parametrize("stored", [5, 20])
-def test_two_sessions_are_told_from_a_change_once_five_are_stored(stored, own):
-    seen = rates(TwoSessions("Gaussian", 0.01, 10, 0.02, own, stored), TABLES, [NONE])[NONE]
-    assert seen.false <= at_most(0.01)
+@pytest.mark.parametrize("known", ["noise", "nothing"])
+def test_what_each_pair_shares_hides_no_slowdown(known):
+    cell = OneSession("Gaussian", 0.01, 10, paired=True, known=known, drift="pair")
+    assert rates(cell, TABLES, [FIVE_PERCENT])[FIVE_PERCENT].found >= at_least(0.95)
+
+
+@pytest.mark.parametrize(("common", "own"), [(0.02, 0.0), (0.02, 0.01), (0.0, 0.02)])
+def test_two_sessions_are_told_from_a_change_once_five_are_stored(common, own):
+    many = 4 * TABLES
+    seen = rates(TwoSessions("Gaussian", 0.01, 10, common, own, stored=5), many, [NONE])[NONE]
+    assert seen.false <= at_most(0.01, many)
 
 
 @pytest.mark.parametrize(
