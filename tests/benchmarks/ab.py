@@ -96,11 +96,11 @@ def main() -> None:
                     told = compared(folder, "HEAD", rounds)
             statuses = {case["case_id"]: case["status"] for case in told["cases"]}
             changed = {name for name, status in statuses.items() if status not in ("same", "undecided")}
-            found += what == "planted" and statuses["line/planted:Planted/cpu/float32/b100"] == "regressed"
-            false += bool(changed - ({"line/planted:Planted/cpu/float32/b100"} if what == "planted" else set()))
+            found += what == "planted" and statuses["line/planted.py:Planted/cpu/float32/b100"] == "regressed"
+            false += bool(changed - ({"line/planted.py:Planted/cpu/float32/b100"} if what == "planted" else set()))
             parts = ", ".join(
                 f"{case['case_id'].split('/')[1]} {case['change']:+.2%} "
-                f"[{case['low']:+.2%}, {case['high']:+.2%}] {case['status']}"
+                f"[{case['change_low']:+.2%}, {case['change_high']:+.2%}] {case['status']}"
                 if case["change"] is not None
                 else f"{case['case_id'].split('/')[1]} {case['status']}: {case['reason']}"
                 for case in told["cases"]
