@@ -24,9 +24,9 @@ from harness.plan.targets import ThroughputTarget
 from harness.running.folder import Revision
 from harness.running.launcher import Launcher
 from harness.running.session import Machine, Session
-from harness.tables.build import Tables, build_tables
+from harness.tables.build import build_tables
 from harness.tables.columns import SCHEMA
-from harness.tables.files import read_table, write_tables
+from harness.tables.files import Tables, read_table, write_tables
 
 RUN_TABLES = [part.name for part in fields(Tables)]
 

@@ -16,7 +16,7 @@ from harness.plan.sweep import Axes, Sweep, plan_sweep
 from harness.plan.text import printable, shown
 
 if TYPE_CHECKING:
-    from harness.comparing.compare import Compared
+    from harness.comparing.compared import Compared
     from harness.running.arms import Answer, Arm
     from harness.running.interleaved import Side
     from harness.running.session import Machine
@@ -165,6 +165,15 @@ def _measure(
     from harness.reporting.terminal import Terminal
     from harness.running.interleaved import measure_in_turn
 
+    # Before anything is measured: a signal may break off an import, and not every module can be imported again.
+    from harness.running.records import read_journal
+    from harness.tables.build import build_tables
+    from harness.tables.files import write_tables
+
+    def write() -> None:
+        for side in sides:
+            write_tables(side.session.folder, build_tables(*read_journal(side.session.folder)))
+
     console = Terminal(stderr=True)
     console.quiet = quiet
     kept = " and ".join(str(side.session.folder) for side in sides)
@@ -176,7 +185,7 @@ def _measure(
             progress.arm = side.arm.name
 
         def after_round(number: int) -> None:
-            _write_tables(sides)
+            write()
             if number == 0:
                 compare()
 
@@ -184,17 +193,8 @@ def _measure(
             measure_in_turn(sides, progress, timeout, turn, after_round)
         except KeyboardInterrupt:
             interrupted = True
-    _write_tables(sides)
+    write()
     return interrupted
-
-
-def _write_tables(sides: "Sequence[Side]") -> None:
-    from harness.running.records import read_journal
-    from harness.tables.build import build_tables
-    from harness.tables.files import write_tables
-
-    for side in sides:
-        write_tables(side.session.folder, build_tables(*read_journal(side.session.folder)))
 
 
 def _note(text: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from harness.comparing.compare import Run
+    from harness.comparing.run import Run
     from harness.running.session import Session
 
 
@@ -68,7 +68,8 @@ def run(
         return
 
     from harness.cli.compare import exit_code, load, sessions_of, spreads_of, tell
-    from harness.comparing.compare import check_comparable, compare_runs
+    from harness.comparing.comparable import check_comparable
+    from harness.comparing.compare import compare_runs
     from harness.reporting.profile import show_profile
     from harness.reporting.terminal import Terminal, show_bonus, show_summary
     from harness.running.records import read_journal, read_machine
@@ -124,7 +125,7 @@ def _to_be_measured(machine: str, fingerprint: str, facts: "Mapping[str, Any]") 
     """Return what is known of a run before it is measured: enough to say that it cannot be compared."""
     import pandas as pd
 
-    from harness.comparing.compare import Run
+    from harness.comparing.run import Run
 
     row = {"run_id": "this", "session": "", "machine": machine, "fingerprint": fingerprint, "dirty": False}
     return Run("this run", pd.DataFrame([row]), facts=facts)
@@ -143,6 +144,14 @@ def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
     from harness.reporting.progress import RunProgress
     from harness.reporting.terminal import Terminal
 
+    # Before anything is measured: a signal may break off an import, and not every module can be imported again.
+    from harness.running.records import read_journal
+    from harness.tables.build import build_tables
+    from harness.tables.files import write_tables
+
+    def write() -> None:
+        write_tables(session.folder, build_tables(*read_journal(session.folder)))
+
     for note in session.journal.notes:
         click.echo(f"harness: {note}", err=True)
     console = Terminal(stderr=True)
@@ -151,10 +160,10 @@ def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
     try:
         with RunProgress(console, session.sweep) as progress:
             try:
-                session.measure(progress, timeout, after_round=lambda: _write_tables(session))
+                session.measure(progress, timeout, after_round=write)
             except KeyboardInterrupt:
                 interrupted = True
-        _write_tables(session)
+        write()
     except OSError as error:
         what = f"{error.filename} cannot be written: {error.strerror}" if error.filename else str(error)
         raise PlanError(
@@ -167,14 +176,6 @@ def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
 def _made_since(measurements: "pd.DataFrame", before: "set[tuple[str, int]]") -> "pd.DataFrame":
     keys = zip(measurements["case_id"], measurements["round"], strict=True)
     return measurements[[key not in before for key in keys]]
-
-
-def _write_tables(session: "Session") -> None:
-    from harness.running.records import read_journal
-    from harness.tables.build import build_tables
-    from harness.tables.files import write_tables
-
-    write_tables(session.folder, build_tables(*read_journal(session.folder)))
 
 
 def verdict(summary: "pd.DataFrame", sweep: Sweep, *, strict: bool) -> Exit:

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,21 +16,13 @@ from harness.plan.sweep import Sweep
 from harness.plan.targets import ConvergenceTargets
 from harness.tables.cells import Value, checked, environment_cell, series
 from harness.tables.columns import CONVERGENCE, MEASUREMENTS, PHASES, SCHEMA, SUMMARY, Column
+from harness.tables.files import Tables
 from harness.tables.judge import Judgement, Status, combined, judge_convergence, judge_throughput
 from harness.tables.statistics import log_interval, wilson_interval
 
 YARDSTICK = "autograd"
 
 Record = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The tables of one run, one row per case and round, per case and seed, and per case."""
-
-    measurements: pd.DataFrame
-    convergence: pd.DataFrame
-    summary: pd.DataFrame
 
 
 def build_tables(header: Record, records: Sequence[Record]) -> Tables:

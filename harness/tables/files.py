@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,7 +18,6 @@ from harness.plan.errors import PlanError
 from harness.plan.reading import open_regular, read_regular
 from harness.plan.text import printable, shown
 from harness.running.folder import replaced
-from harness.tables.build import Tables
 from harness.tables.cells import REQUIRED, Value, as_written, parsed, plain_numbers, series, unknown_series
 from harness.tables.columns import SCHEMA, TABLES, Column
 from harness.tables.part import read_cells
@@ -50,6 +49,15 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "convergence": ("run_id", "case_id", "seed"),
     "summary": ("case_id",),
 }
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one run, one row per case and round, per case and seed, and per case."""
+
+    measurements: pd.DataFrame
+    convergence: pd.DataFrame
+    summary: pd.DataFrame
 
 
 def write_tables(folder: Path, tables: Tables) -> None:

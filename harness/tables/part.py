@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import pandas as pd
 
+_LONGEST_LINE = 2**20
 _MOST_CELLS = 2_500_000  # of those that are wanted: each takes some hundred bytes of memory
 
 
@@ -51,6 +52,8 @@ def _is_regular(content: bytes, width: int) -> bool:
     if lines.pop():  # the last one has no end
         return False
     for line in lines:
+        if len(line) > _LONGEST_LINE:  # of quotes alone, one of 60 MiB would fall into 60 million pieces
+            return False
         if b'"' in line:
             line = _without_quoted(line)
         if line.count(b",") != width - 1:

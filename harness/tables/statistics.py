@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 
 def log_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -21,7 +21,5 @@ def log_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the 95 % Wilson score interval of a share."""
-    from scipy import stats  # half a second, which whoever only reads tables need not wait
-
     interval = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)

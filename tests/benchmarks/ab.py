@@ -3,10 +3,11 @@
     python tests/benchmarks/ab.py null [TIMES] [--rounds N]      a commit against itself, beside bursts of load
     python tests/benchmarks/ab.py planted [TIMES] [--rounds N]   +5 % in one of two engines (`planted_engine.py`)
 
-Prints each comparison. Exits 1 when `null` has any verdict of a change, or `planted` is found in fewer than 19 of 20 or
-another case is flagged. Nothing else may run beside `planted`.
+--keep FOLDER leaves the runs there, to be compared again. Prints each comparison. Exits 1 when `null` has any verdict of
+a change, or `planted` is found in fewer than 19 of 20 or another case is flagged. Nothing else may run beside `planted`.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -77,13 +78,18 @@ def bursts() -> Iterator[None]:
 
 def main() -> None:
     """Compare as often as was asked for."""
-    what, *rest = sys.argv[1:]
-    rounds = int(rest.pop(rest.index("--rounds") + 1)) if "--rounds" in rest else 10
-    times = next((int(each) for each in rest if each.isdigit()), 20)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["null", "planted"])
+    parser.add_argument("times", type=int, nargs="?", default=20)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+    what, times, rounds = options.what, options.times, options.rounds
     found = false = 0
     began = time.monotonic()
     with TemporaryDirectory() as place:
-        folder = Path(place)
+        folder = options.keep or Path(place)
+        folder.mkdir(parents=True, exist_ok=True)
         git(folder, "init", "--quiet")
         commit(folder, 0.0)
         if what == "planted":

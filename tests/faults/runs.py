@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from harness.running.journal import FILE
-from harness.tables.build import Tables
 from harness.tables.columns import TABLES as SCHEMAS
+from harness.tables.files import Tables
 
 ROOT = Path(__file__).parents[2]
 PLAN = ("--workload", "line", "--engine", "manual", "--engine", "autograd", "--batch-size", "100")

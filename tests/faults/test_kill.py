@@ -26,7 +26,7 @@ KILLS = 200
 INTERRUPTS = 25
 AT_THE_END_S = 0.03  # nothing is done any more in so short a time before the end: the last line is out
 # A write takes so long that a good share of the moments falls into one.
-SLOW = {"slow_us": 10_000, "worker_s": 0.01}
+SLOW = {"slow_us": 25_000, "worker_s": 0.01}
 
 
 @pytest.fixture(scope="module")

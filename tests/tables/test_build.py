@@ -9,9 +9,10 @@ import pytest
 from harness.plan.case import Case
 from harness.plan.sweep import Sweep
 from harness.plan.targets import ThroughputTarget
-from harness.tables.build import Tables, build_tables
+from harness.tables.build import build_tables
 from harness.tables.cells import environment_of
 from harness.tables.columns import TABLES
+from harness.tables.files import Tables
 
 AUTOGRAD = Case("line", "autograd", "cpu", "float32", 100)
 MANUAL = Case("line", "manual", "cpu", "float32", 100)

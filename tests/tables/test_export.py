@@ -12,8 +12,9 @@ from pytest_benchmark.stats import Stats
 
 from harness.plan.case import Case
 from harness.plan.sweep import Sweep
-from harness.tables.build import Tables, build_tables
+from harness.tables.build import build_tables
 from harness.tables.export import left_out, to_github_action_benchmark, to_pytest_benchmark
+from harness.tables.files import Tables
 
 MANUAL = Case("line", "manual", "cpu", "float32", 100)
 AUTOGRAD = Case("line", "autograd", "cpu", "float32", 100)

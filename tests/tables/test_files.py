@@ -9,9 +9,9 @@ from harness.plan.case import Case
 from harness.plan.errors import PlanError
 from harness.plan.sweep import Sweep
 from harness.plan.text import printable
-from harness.tables.build import Tables, build_tables
+from harness.tables.build import build_tables
 from harness.tables.columns import SCHEMA, TABLES
-from harness.tables.files import read_table, write_tables
+from harness.tables.files import Tables, read_table, write_tables
 
 RUN_TABLES = [part.name for part in fields(Tables)]
 CASE = Case("line", "autograd", "cpu", "float32", 100)

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from harness.cli import Exit, main
-from harness.comparing.compare import MEASURED, SUMMARISED, Run, compare_runs
+from harness.comparing.compare import compare_runs
+from harness.comparing.run import MEASURED, SUMMARISED, Run
 from harness.plan.case import Case
 from harness.plan.errors import NotComparable
 from harness.plan.sweep import Sweep
