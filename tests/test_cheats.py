@@ -44,7 +44,7 @@ def test_cheats_end_a_run_with_1_and_their_honest_neighbours_are_timed(tmp_path:
     flags = [flag for engine in (*engines, "manual", "autograd") for flag in ("--engine", engine)]
     few = ("--workload", "line", "--batch-size", "100", "--rounds", "1", "--seeds", "4", "--out", str(tmp_path))
     done = subprocess.run(
-        [sys.executable, "-m", "harness", "run", *flags, *few],
+        [sys.executable, "-m", "tests.short", "run", *flags, *few],
         capture_output=True,
         text=True,
         timeout=120,

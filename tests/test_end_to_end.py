@@ -96,7 +96,7 @@ class Place:
             "GIT_CEILING_DIRECTORIES": str(self.folder.parent),
         }
         return subprocess.Popen(
-            (sys.executable, "-P", "-m", "harness", "run", *arguments),
+            (sys.executable, "-P", "-m", "tests.short", "run", *arguments),
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

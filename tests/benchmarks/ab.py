@@ -3,8 +3,9 @@
     python tests/benchmarks/ab.py null [TIMES] [--rounds N]      a commit against itself, beside bursts of load
     python tests/benchmarks/ab.py planted [TIMES] [--rounds N]   +5 % in one of two engines (`planted_engine.py`)
 
---keep FOLDER leaves the runs there, to be compared again. Prints each comparison. Exits 1 when `null` has any verdict of
-a change, or `planted` is found in fewer than 19 of 20 or another case is flagged. Nothing else may run beside `planted`.
+--keep FOLDER leaves the runs there, to be compared again. Prints each comparison. Exits 1 when `null` has any verdict
+of a change, or `planted` is found in fewer than 19 of 20 or another case is flagged. Nothing else may run beside
+`planted`.
 """
 
 import argparse

@@ -353,7 +353,8 @@ def test_what_happens_inside_is_asked_with_no_more_batches_than_there_are(
     monkeypatch.setattr("harness.training.trial.MAX_BATCH_BYTES", batches * batch_size * 8)
     monkeypatch.setattr(Cpu, "inside", inside)
     record = measured(tmp_path, Request(case(batch_size=batch_size), 0, 0, SHORT, threads=1)).record
-    assert (record["outcome"], record["reason"], record["kernel_ns"]) == ("ok", "", 7.0)
+    assert (record["outcome"], record["reason"]) == ("ok", "")
+    assert record["kernel_ns"] == 7.0
     assert asked == [(most, record["latency_ns"], list(range(1, most + 1)))]
 
 
