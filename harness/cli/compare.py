@@ -13,7 +13,8 @@ from harness.plan.errors import PlanError
 from harness.plan.text import printable
 
 if TYPE_CHECKING:
-    from harness.comparing.compare import Compared, Run
+    from harness.comparing.compared import Compared
+    from harness.comparing.run import Run
     from harness.comparing.sessions import SessionSpread
     from harness.tables.find import Place
 
@@ -80,7 +81,7 @@ def least_of(percent: float | None) -> float | None:
 
 def load(named: str, place: "Place") -> "Run":
     """Read one side; raises PlanError when it cannot be read."""
-    from harness.comparing.compare import MEASURED, SUMMARISED, Run
+    from harness.comparing.run import MEASURED, SUMMARISED, Run
     from harness.running.records import read_machine
     from harness.tables.files import read_table
 
@@ -109,12 +110,13 @@ def sessions_of(place: "Place", *runs: "Run") -> "SessionSpread | None":
     """Return how much sessions of this machine differ, by the runs stored beside this one; these runs are left out."""
     if len({run.session for run in runs}) < 2:
         return None
-    from harness.comparing.sessions import session_spread
+    from harness.comparing.sessions import session_means, session_spread
     from harness.tables.stored import stored_sessions
 
     folder = place.folder.resolve().parent
     without = {run.session for run in runs}
-    return session_spread(stored_sessions(folder, runs[-1].only("fingerprint"), excluding=without))
+    stored = stored_sessions(folder, runs[-1].only("fingerprint"), excluding=without)
+    return session_spread(session_means(stored))
 
 
 def tell(compared: "Compared", *, form: str, output: Sequence[Path] = (), only_wrong: bool = False) -> None:

@@ -9,7 +9,7 @@ import click
 from harness.cli.common import PATH, Exit
 
 if TYPE_CHECKING:
-    from harness.comparing.history import History
+    from harness.comparing.series import History
     from harness.plan.errors import PlanError
 
 

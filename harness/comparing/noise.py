@@ -12,19 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.comparing.rule import (
-    TABLE_CASES,
-    Array,
-    Verdict,
-    clipped,
-    compare_case,
-    least_seen,
-    margin,
-    rounds_for,
-    spread,
-    verdicts,
-    welch,
-)
+from harness.comparing.compared import Status
+from harness.comparing.judge import judge
+from harness.comparing.rounds import TABLE_CASES, least_seen, rounds_for
+from harness.comparing.rule import Array, clipped, spread, welch
 from harness.comparing.sessions import SessionSpread
 from harness.plan.errors import PlanError
 from harness.tables.columns import NOISE
@@ -133,9 +124,8 @@ def _disturbed(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _called(base: Array, new: Array, spreads: Array, *, paired: bool) -> Alarms:
-    table = compare_case(base, new, paired=paired, spread=spreads)
-    called = verdicts(table, margin(spreads, table.rounds))
-    return np.asarray((called == Verdict.REGRESSED) | (called == Verdict.IMPROVED))
+    called = judge(base, new, paired=paired, known=spreads).status
+    return np.asarray((called == Status.REGRESSED) | (called == Status.IMPROVED))
 
 
 def _mean(values: Array) -> Array:

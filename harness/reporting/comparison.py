@@ -10,7 +10,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.comparing.compare import CaseResult, Compared, Run, Status
+from harness.comparing.compared import CaseResult, Compared, Status
+from harness.comparing.run import Run
 from harness.comparing.sessions import SessionSpread
 from harness.plan.text import printable
 from harness.reporting import comparison_words as words

@@ -8,8 +8,9 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-from harness.comparing.compare import CaseResult, Compared, Run, Status
-from harness.comparing.rule import MOST_ROUNDS
+from harness.comparing.compared import CaseResult, Compared, Status
+from harness.comparing.rounds import MOST_ROUNDS
+from harness.comparing.run import Run
 from harness.comparing.sessions import ASSUMED, LEAST_SESSIONS, SessionSpread
 from harness.plan.text import printable
 

@@ -10,7 +10,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.comparing.history import LEAST_SESSIONS, TREND_SESSIONS, CaseHistory, History, RunLine, Status
+from harness.comparing.prediction import LEAST_SESSIONS
+from harness.comparing.series import TREND_SESSIONS, CaseHistory, History, RunLine, Status
 from harness.plan.text import printable
 from harness.reporting.github import code, markdown
 from harness.reporting.terminal import duration

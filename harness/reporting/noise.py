@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.comparing.rule import MOST_ROUNDS
+from harness.comparing.rounds import MOST_ROUNDS
 from harness.comparing.sessions import SessionSpread
 
 # What a user would call the rules of the columns `…_alarm_share`.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ _SUMMARY = "summary.csv"
 # Equal in all rows of a run.
 _OF_RUN = ("run_id", "session", "commit", "dirty", "machine", "fingerprint", "environment")
 _OF_CASE = ("case_id", "engine", "device", "threads", "outcome", "reason", "step_ns", "workload_digest")
+_OF_ROUND = ("case_id", "round", "outcome", "step_ns")
 _LISTED = 20
 
 
@@ -95,33 +97,26 @@ def stored_runs(folder: Path, broken: Callable[[PlanError], None] = lambda _: No
 def stored_sessions(
     folder: Path, fingerprint: str, *, excluding: Collection[str] = (), sessions: int = SESSIONS
 ) -> NDArray[np.float64]:
-    """Return `step_logs` of the runs in a machine's folder; reads only as many of the newest as are wanted.
+    """Return log step times in ns `[sessions, cases, rounds]` of a machine's newest sessions, oldest first.
 
-    Runs that cannot be read are left out. Raises PlanError where the folder itself cannot be read.
+    excluding: ids of runs and sessions that are not wanted. Of each session it is the first clean run; NaN where that
+    has no time of a case, or the case was another thing than it is in the newest of them. Reads only as many of the
+    newest runs as are wanted; those that cannot be read are left out. Raises PlanError where the folder itself cannot.
     """
-    runs: list[StoredRun] = []
+    found: list[StoredRun] = []
     for run in _read_runs(folder, lambda _: None, newest_first=True):
         if _counts(run, fingerprint, excluding):
-            runs.append(run)
-            if len({each.session for each in runs}) > sessions:
+            found.append(run)
+            if len({each.session for each in found}) > sessions:
                 break
-    return step_logs(sorted(runs, key=_begun), fingerprint=fingerprint, excluding=excluding, sessions=sessions)
-
-
-def step_logs(
-    runs: Sequence[StoredRun], *, fingerprint: str, excluding: Collection[str] = (), sessions: int = SESSIONS
-) -> NDArray[np.float64]:
-    """Return log step times in ns `[sessions, cases]` of the newest sessions of one fingerprint, oldest first.
-
-    runs: oldest first. excluding: ids of runs and sessions that are not wanted. Of each session it is the first clean
-    run; NaN where that has no time of a case, or the case was another thing than it is in the newest of them.
-    """
     first: dict[str, StoredRun] = {}
-    for run in runs:
-        if _counts(run, fingerprint, excluding):
-            first.setdefault(run.session, run)
-    steps = side_by_side(list(first.values())[-sessions:])
-    return np.where(steps.alike, steps.logs, np.nan)
+    for run in sorted(found, key=_begun):
+        first.setdefault(run.session, run)
+    measured: list[tuple[StoredRun, pd.DataFrame]] = []
+    for run in list(first.values())[-sessions:]:
+        with suppress(PlanError):
+            measured.append((run, _rounds(run)))
+    return _round_logs(measured)
 
 
 def side_by_side(runs: Sequence[StoredRun]) -> StepLogs:
@@ -146,6 +141,30 @@ def side_by_side(runs: Sequence[StoredRun]) -> StepLogs:
     timed = np.isfinite(logs)
     same_threads = _as_the_last(threads, timed & np.isfinite(threads))
     return StepLogs(tuple(number), logs, same_threads & _as_the_last(digests, timed & (digests != "")))
+
+
+def _rounds(run: StoredRun) -> pd.DataFrame:
+    """Return `case_id`, `step_ns` and a `place` among its case's for each process that has a time.
+
+    Where only the summary of a run was kept, its step times are those of one round.
+    """
+    file = run.folder / "measurements.csv"
+    table = read_table(file, "measurements", _OF_ROUND) if file.exists() else run.cases.reset_index()
+    timed = table[(table["outcome"] == "ok") & table["step_ns"].notna()]
+    return timed.assign(place=timed.groupby("case_id").cumcount())
+
+
+def _round_logs(measured: Sequence[tuple[StoredRun, pd.DataFrame]]) -> NDArray[np.float64]:
+    """Return log step times in ns `[runs, cases, rounds]` of cases that were the same as in the last run, else NaN."""
+    steps = side_by_side([run for run, _ in measured])
+    number = {case_id: column for column, case_id in enumerate(steps.cases)}
+    longest = max((int(table["place"].max()) + 1 for _, table in measured if len(table)), default=0)
+    logs = np.full((*steps.logs.shape, longest), np.nan)
+    for row, (_, table) in enumerate(measured):
+        known = table[table["case_id"].isin(number)]
+        logs[row, known["case_id"].map(number), known["place"]] = np.log(known["step_ns"])
+    same = steps.alike & np.isfinite(steps.logs)
+    return np.where(same[..., None], logs, np.nan)
 
 
 def _as_the_last(values: NDArray[np.generic], known: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/error_rates.py [--quick] [--replicates N] [--files N] [--jobs N] [--seed N]
 
-Tables of 54 cases whose truth is known go through `comparing.compare.judge`; some of them, as files that the program
+Tables of 54 cases whose truth is known go through `comparing.judge.judge`; some of them, as files that the program
 wrote, through `python -m harness compare`, which must say the same. What is simulated is in tests/comparing/simulated.
 A limit is one of the share that is seen; with fewer than 5,000 replicates, of what that limit itself would not show
 once in a thousand times.
@@ -32,7 +32,7 @@ SLOWDOWNS = (0.02, 0.03, 0.05, 0.10)
 ALONE = tuple(Change(1, slowdown) for slowdown in SLOWDOWNS)
 TOGETHER = (Change(10, 0.05), Change(10, 0.10))
 STORED = (0, 5, 10, 20)  # sessions
-OFFSETS = ((0.02, 0.0), (0.02, 0.01), (0.04, 0.0))  # of sessions: of all cases, of each
+OFFSETS = ((0.02, 0.0), (0.02, 0.01), (0.0, 0.02), (0.04, 0.0))  # of sessions: of all cases, of each
 PROMISED_OFFSET = 0.02
 ADVISORY = (NONE, Change(1, 0.10), Change(1, 0.20))
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from harness.cli.common import Exit
-from harness.comparing.compare import Status
+from harness.comparing.compared import Status
 from harness.comparing.noise import measure_noise
 from harness.comparing.rule import Array
 from harness.plan.case import Case

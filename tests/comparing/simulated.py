@@ -1,23 +1,22 @@
 """Tables whose truth is known, drawn from seeded noise, and how often the program's own verdicts on them are wrong.
 
-A table has 54 cases. Its logs are those of the process' step times, as `comparing.compare.judge` takes them.
+A table has 54 cases. Its logs are those of the process' step times, as `comparing.judge.judge` takes them.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
-from unittest import mock
+from typing import NamedTuple, Self
 from zlib import crc32
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from harness.comparing import compare
-from harness.comparing.compare import Status, judge
+from harness.comparing.compared import Status
+from harness.comparing.judge import judge
 from harness.comparing.rule import Array, spread
-from harness.comparing.sessions import SessionSpread, session_spread
+from harness.comparing.sessions import SessionSpread, session_means, session_spread
 
 CASES = 54
 NOISE_ROUNDS = 20  # as many as `harness noise` has without options
@@ -120,7 +119,7 @@ class OneSession:
 
     def statuses(self, base: Array, new: Array, alone: Array) -> NDArray[np.str_]:
         """Return what the program says of each case, `[tables, cases]`."""
-        return _judged(base, new, paired=self.paired, known=spread(alone))
+        return judge(base, new, paired=self.paired, known=spread(alone)).status
 
 
 @dataclass(frozen=True)
@@ -150,9 +149,8 @@ class TwoSessions:
 
     def statuses(self, base: Array, new: Array, stored: Array) -> NDArray[np.str_]:
         """Return what the program says of each case, `[tables, cases]`."""
-        # The step time of a summary is the exp of the mean log of all rounds.
-        known = OfEach([session_spread(means) for means in stored.mean(axis=-1)])
-        return _judged(base, new, paired=False, firm=False, sessions=known)
+        known = OfEach([session_spread(means) for means in session_means(stored)])
+        return judge(base, new, paired=False, firm=False, sessions=known).status
 
     def _sessions(self, draws: Generator, tables: int, number: int) -> Array:
         shape = (tables, number, CASES, self.rounds)
@@ -202,9 +200,3 @@ def counted(status: NDArray[np.str_], change: Change, slower: Status, faster: St
     false = np.concatenate([down[:, : change.cases], (up | down)[:, change.cases :]], axis=1)
     found = up[:, : change.cases]
     return Rates(len(status), int(false.any(axis=1).sum()), found.size, int(found.sum()))
-
-
-def _judged(base: Array, new: Array, **said: Any) -> NDArray[np.str_]:
-    # How many rounds would decide the undecided changes no status, and takes most of the time.
-    with mock.patch.object(compare, "rounds_needed", return_value=np.nan):
-        return judge(base, new, **said).status

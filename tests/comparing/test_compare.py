@@ -10,17 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.comparing.compare import (
-    ASSUMED_SPREAD,
-    MEASURED,
-    SUMMARISED,
-    CaseResult,
-    Compared,
-    Run,
-    Status,
-    check_comparable,
-    compare_runs,
-)
+from harness.comparing.comparable import check_comparable
+from harness.comparing.compare import compare_runs
+from harness.comparing.compared import CaseResult, Compared, Status
+from harness.comparing.judge import ASSUMED_SPREAD
+from harness.comparing.run import MEASURED, SUMMARISED, Run
 from harness.comparing.sessions import SessionSpread
 from harness.measuring.machine import COMPARABLE
 from harness.plan.errors import NotComparable, PlanError
@@ -490,9 +484,9 @@ def test_the_shortest_and_the_longest_times_have_finite_changes(scale):
 
 
 def test_the_cases_of_one_table_are_judged_together():
-    """What is certain alone is not among twenty."""
+    """What is certain alone is not among nineteen."""
     alone = firm(QUIET[:5], slower(1.03, ALSO[:5]), spreads={CASE: 0.004})
-    names = {f"c{number}": QUIET[:5] for number in range(40)}
+    names = {f"c{number}": QUIET[:5] for number in range(18)}
     among = compare_runs(
         run("base", {CASE: QUIET[:5], **names}),
         run("new", {CASE: slower(1.03, ALSO[:5]), **names}),
@@ -500,7 +494,33 @@ def test_the_cases_of_one_table_are_judged_together():
     )
     assert alone.status == "regressed"
     assert among.cases[0].status == "undecided"
-    assert among.cases[0].p == pytest.approx(41 * alone.p)
+    assert among.cases[0].p == pytest.approx(19 * alone.p)
+
+
+def test_a_large_table_of_shared_rounds_is_paired_whatever_is_compared():
+    """What its rounds share is taken out; that both sides were measured in them stays true."""
+    draws = np.random.default_rng(5)
+    drift = draws.normal(0, 0.05, 10)
+    names = [f"c{number}" for number in range(20)]
+    base, new = (
+        {name: np.exp(12 + drift + draws.normal(0, 0.005, 10)) * factor for name in names} for factor in (1, 1.05)
+    )
+    new["c0"] = new["c0"] * 1.05
+    compared = compare_runs(run("base", base), run("new", new))
+    assert compared.paired
+    assert statuses(compared) == dict.fromkeys(names, "regressed")
+    assert compared.cases[0].change == pytest.approx(1.05**2 - 1, abs=0.01)
+    assert compared.cases[0].new_ns / compared.cases[0].base_ns == pytest.approx(1 + compared.cases[0].change)
+    assert compared.aggregate is not None
+    assert compared.aggregate.low < 1.05 * 1.05 ** (1 / 20) - 1 < compared.aggregate.high
+    assert compared.aggregate.high - compared.aggregate.low < 0.01
+
+
+def test_a_round_that_is_left_out_was_measured():
+    """Of five rounds one is not used: five are what there are, and enough not to be warned of."""
+    found = compare_runs(run("base", QUIET[:5]), run("new", (*slower(1.01, ALSO[:4]), 9000), session="other"))
+    assert (found.cases[0].rounds_base, found.cases[0].rounds_new) == (5, 5)
+    assert not any("too few" in warning for warning in found.warnings)
 
 
 # Two sessions

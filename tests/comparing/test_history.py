@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.comparing.history import CaseHistory, History, Move, Status, history_of, judge, judge_with_machine
+from harness.comparing.history import history_of
+from harness.comparing.prediction import judge, judge_with_machine
+from harness.comparing.series import CaseHistory, History, Move, Status
 from harness.tables.stored import StoredRun
 
 QUIET = [0.01, -0.01, 0.004, -0.004, 0.0, 0.007, -0.007, 0.002, -0.002, 0.001, -0.001, 0.003]

@@ -12,7 +12,8 @@ import pytest
 
 from harness.cli import Exit
 from harness.cli.compare import exit_code
-from harness.comparing.compare import Run, compare_runs
+from harness.comparing.compare import compare_runs
+from harness.comparing.run import Run
 from harness.comparing.sessions import SessionSpread, session_spread
 from harness.plan.errors import NotComparable
 from tests.comparing.test_compare import (
@@ -33,11 +34,6 @@ from tests.comparing.test_compare import (
 )
 
 FACTS = {"cpu_model": "AMD EPYC", "cpus": 2, "torch": "2.13.0+cpu"}
-
-
-def found(reason: str) -> pytest.MarkDecorator:
-    """Mark what the program gets wrong today; whoever mends it takes the mark away."""
-    return pytest.mark.xfail(reason=reason, strict=True)
 
 
 # A regression that nobody hears of
@@ -126,7 +122,6 @@ def test_sessions_that_are_all_alike_make_no_change_of_one_percent(common):
     assert advisory(QUIET, slower(1.01), sessions=alike).margin >= 0.02 - 1e-9
 
 
-@found("the common part is a standard deviation, which one real change fills")
 def test_a_change_among_the_stored_sessions_hides_no_other():
     """A commit made all faster by 30 %, between five quiet sessions and five more; then another doubles the time."""
     draws = np.random.default_rng(1)

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.comparing.compare import Run, compare_runs
+from harness.comparing.compare import compare_runs
 from harness.comparing.noise import false_alarms, measure_noise
-from harness.comparing.rule import rounds_for, spread
+from harness.comparing.rounds import rounds_for
+from harness.comparing.rule import spread
+from harness.comparing.run import Run
 from harness.plan.errors import PlanError
 from harness.tables.columns import NOISE, SCHEMA
 from harness.tables.noise_file import read_noise, spread_by_case, write_noise

@@ -26,7 +26,9 @@ import mutate
 import pandas as pd
 from rich.console import Console
 
-from harness.comparing.compare import CASE_KEYS, MEASURED, SUMMARISED, Run, check_comparable, compare_runs
+from harness.comparing.comparable import CASE_KEYS, check_comparable
+from harness.comparing.compare import compare_runs
+from harness.comparing.run import MEASURED, SUMMARISED, Run
 from harness.measuring.machine import COMPARABLE
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.sweep import Axes, Sweep, plan_sweep

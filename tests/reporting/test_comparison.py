@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness.comparing.compare import CaseResult, Compared, Run, Status, compare_runs
+from harness.comparing.compare import compare_runs
+from harness.comparing.compared import CaseResult, Compared, Status
+from harness.comparing.run import Run
 from harness.comparing.sessions import SessionSpread
 from harness.reporting.comparison import annotations, as_json, as_markdown, show_comparison, step_summary
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.comparing.history import CaseHistory, History, Move, RunLine, Status
+from harness.comparing.series import CaseHistory, History, Move, RunLine, Status
 from harness.reporting.history import as_json, as_markdown, headline, lines, show_history, sparkline
 
 MANUAL = CaseHistory(

@@ -1,13 +1,15 @@
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from harness.plan.errors import PlanError
 from harness.tables import stored
-from harness.tables.stored import machine_folder, side_by_side, step_logs, stored_runs, stored_sessions
+from harness.tables.columns import SCHEMA
+from harness.tables.stored import machine_folder, side_by_side, stored_runs, stored_sessions
 from tests.stored_sessions import AUTOGRAD, FINGERPRINT, MACHINE, MANUAL, run_id, write_run, write_sessions
 
 
@@ -48,7 +50,7 @@ def test_of_runs_begun_in_one_second_the_one_that_names_the_session_is_the_first
     base = write_run(machine, 1, {MANUAL: 1.0}, commit="f" * 40, session=f"{run_id(1, 'f' * 10)}-ab")
     new = write_run(machine, 1, {MANUAL: 2.0}, commit="a" * 40, session=f"{run_id(1, 'f' * 10)}-ab")
     assert [run.folder for run in stored_runs(machine)] == [base, new]
-    assert np.exp(stored_sessions(machine, FINGERPRINT)).tolist() == [[1.0]]
+    assert np.exp(stored_sessions(machine, FINGERPRINT)).tolist() == [[[1.0]]]
 
 
 def test_a_run_of_an_old_table_is_a_session_of_its_own(machine):
@@ -164,7 +166,6 @@ def test_the_last_run_that_says_what_is_trained_is_what_the_others_are_held_to(m
 
 def test_no_runs_have_no_step_times():
     assert side_by_side([]).logs.shape == (0, 0)
-    assert step_logs([], fingerprint=FINGERPRINT).shape == (0, 0)
 
 
 # Sessions
@@ -174,9 +175,9 @@ def test_sessions_are_the_newest_clean_ones_of_a_fingerprint_oldest_first(machin
     write_sessions(machine, {MANUAL: [float(number) for number in range(1, 31)]})
     write_run(machine, 40, {MANUAL: 99.0}, dirty=True)
     write_run(machine, 41, {MANUAL: 98.0}, fingerprint="other")
-    np.testing.assert_allclose(np.exp(stored_sessions(machine, FINGERPRINT)[:, 0]), range(11, 31))
-    np.testing.assert_allclose(np.exp(stored_sessions(machine, FINGERPRINT, sessions=3)[:, 0]), [28, 29, 30])
-    assert stored_sessions(machine, "none").shape == (0, 0)
+    np.testing.assert_allclose(np.exp(stored_sessions(machine, FINGERPRINT)[:, 0, 0]), range(11, 31))
+    np.testing.assert_allclose(np.exp(stored_sessions(machine, FINGERPRINT, sessions=3)[:, 0, 0]), [28, 29, 30])
+    assert stored_sessions(machine, "none").shape == (0, 0, 0)
 
 
 def test_of_a_session_the_first_clean_run_counts(machine):
@@ -185,20 +186,58 @@ def test_of_a_session_the_first_clean_run_counts(machine):
         write_run(machine, number, {MANUAL: float(number + 1)}, session="b", dirty=dirty)
     write_run(machine, 4, {MANUAL: 9.0}, session="c")
     for wanted, times in ((20, [1, 3, 9]), (2, [3, 9])):
-        np.testing.assert_allclose(np.exp(stored_sessions(machine, FINGERPRINT, sessions=wanted)[:, 0]), times)
+        np.testing.assert_allclose(np.exp(stored_sessions(machine, FINGERPRINT, sessions=wanted)[:, 0, 0]), times)
 
 
 def test_runs_and_sessions_that_are_not_wanted_are_left_out(machine):
     for number in range(4):
         write_run(machine, number, {MANUAL: number + 1.0}, session=f"s{number}")
     for excluding, times in (({run_id(1)}, [1, 3, 4]), ({"s3", "s0"}, [2, 3])):
-        np.testing.assert_allclose(np.exp(stored_sessions(machine, FINGERPRINT, excluding=excluding)[:, 0]), times)
+        np.testing.assert_allclose(np.exp(stored_sessions(machine, FINGERPRINT, excluding=excluding)[:, 0, 0]), times)
 
 
 def test_a_session_has_no_time_of_what_was_another_thing_then(machine):
     write_run(machine, 0, {MANUAL: 1.0, AUTOGRAD: 2.0}, threads=2)
     write_run(machine, 1, {MANUAL: 1.0, AUTOGRAD: "crashed"}, threads=1)
-    assert np.isfinite(stored_sessions(machine, FINGERPRINT)).tolist() == [[False, True], [True, False]]
+    assert np.isfinite(stored_sessions(machine, FINGERPRINT))[..., 0].tolist() == [[False, True], [True, False]]
+
+
+def write_rounds(folder: Path, steps: Mapping[str, Sequence[float | str]]) -> None:
+    """Put measurements beside the summary of a run: by case a step time in ns of each round, or how it ended."""
+    rows = [
+        (case_id, number, step if isinstance(step, str) else "ok", "" if isinstance(step, str) else step)
+        for case_id, values in steps.items()
+        for number, step in enumerate(values)
+    ]
+    table = pd.DataFrame(rows, columns=["case_id", "round", "outcome", "step_ns"])
+    table = table.assign(schema=SCHEMA, run_id=folder.name, reason="", threads=1)
+    table.to_csv(folder / "measurements.csv", index=False)
+
+
+def test_a_session_has_the_step_times_of_all_its_rounds(machine):
+    write_rounds(write_run(machine, 0, {MANUAL: 2.0, AUTOGRAD: 5.0}), {MANUAL: [1.0, 2.0, 4.0], AUTOGRAD: [5.0, 6.0]})
+    write_rounds(write_run(machine, 1, {MANUAL: 3.0, AUTOGRAD: 7.0}), {MANUAL: ["crashed", 3.0], AUTOGRAD: [7.0]})
+    times = np.exp(stored_sessions(machine, FINGERPRINT))
+    none = math.nan
+    np.testing.assert_allclose(times, [[[1, 2, 4], [5, 6, none]], [[3, none, none], [7, none, none]]])
+
+
+def test_a_case_that_is_not_ok_by_the_summary_has_none_whatever_its_rounds(machine):
+    write_rounds(write_run(machine, 0, {MANUAL: "wrong_gradient", AUTOGRAD: 5.0}), {MANUAL: [1.0], AUTOGRAD: [5.0]})
+    times = np.exp(stored_sessions(machine, FINGERPRINT))[0, :, 0]
+    assert times == pytest.approx([math.nan, 5.0], nan_ok=True)
+
+
+def test_where_only_the_summary_was_kept_its_step_time_is_that_of_one_round(machine):
+    write_rounds(write_run(machine, 0, {MANUAL: 2.0}), {MANUAL: [1.0, 4.0]})
+    write_run(machine, 1, {MANUAL: 3.0})
+    np.testing.assert_allclose(np.exp(stored_sessions(machine, FINGERPRINT)), [[[1, 4]], [[3, math.nan]]])
+
+
+def test_a_run_of_broken_measurements_is_no_session(machine):
+    write_sessions(machine, {MANUAL: [1.0] * 3})
+    (machine / run_id(1) / "measurements.csv").write_text("broken", "utf-8")
+    assert len(stored_sessions(machine, FINGERPRINT)) == 2
 
 
 def test_only_as_many_runs_are_read_as_are_wanted(machine, monkeypatch):
