@@ -3,24 +3,21 @@
 pandas, scipy and rich are imported by the commands that need them, when they are called: `--help` answers at once.
 """
 
-import signal
 import sys
-from types import FrameType
 
 import click
 
 from harness import __version__
 from harness.cli import ab, compare, export, history, look, measure
 from harness.cli.common import Exit
+from harness.cli.interrupt import INTERRUPTS
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.text import printable
 
 
 def main() -> None:
     """Run the command line and exit; every mistake of the user's ends in one line."""
-    for number in _ENDINGS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # started under nohup
-            signal.signal(number, _interrupt)
+    INTERRUPTS.handle()
     try:
         code = cli.main(prog_name="harness", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:  # the help is no single line
@@ -36,17 +33,7 @@ def main() -> None:
         code = Exit.INTERRUPTED
     except OSError as error:
         code = _complain(f"{error}; what was finished before is kept", Exit.USAGE)
-    sys.exit(code)
-
-
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """End once, in good order: from then on impatience costs neither the tables nor the end of the worker."""
-    for number in _ENDINGS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    sys.exit(Exit.INTERRUPTED if INTERRUPTS.came else code)
 
 
 def _complain(text: str, code: Exit) -> Exit:

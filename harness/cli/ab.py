@@ -11,6 +11,7 @@ import click
 
 from harness.cli.common import PATH, Exit, plan_options, print_plan
 from harness.cli.compare import FORMATS, check_outputs, exit_code, least_of, load, tell
+from harness.cli.interrupt import INTERRUPTS
 from harness.plan.errors import PlanError
 from harness.plan.sweep import Axes, Sweep, plan_sweep
 from harness.plan.text import printable, shown
@@ -171,8 +172,9 @@ def _measure(
     from harness.tables.files import write_tables
 
     def write() -> None:
-        for side in sides:
-            write_tables(side.session.folder, build_tables(*read_journal(side.session.folder)))
+        with INTERRUPTS.held():
+            for side in sides:
+                write_tables(side.session.folder, build_tables(*read_journal(side.session.folder)))
 
     console = Terminal(stderr=True)
     console.quiet = quiet
@@ -193,7 +195,10 @@ def _measure(
             measure_in_turn(sides, progress, timeout, turn, after_round)
         except KeyboardInterrupt:
             interrupted = True
-    write()
+    try:
+        write()
+    except KeyboardInterrupt:
+        interrupted = True
     return interrupted
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.common import PATH, Exit, plan_options, print_plan
+from harness.cli.interrupt import INTERRUPTS
 from harness.plan.errors import PlanError
 from harness.plan.presets import PRESETS
 from harness.plan.sweep import Axes, Sweep, plan_sweep
@@ -150,7 +151,8 @@ def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
     from harness.tables.files import write_tables
 
     def write() -> None:
-        write_tables(session.folder, build_tables(*read_journal(session.folder)))
+        with INTERRUPTS.held():
+            write_tables(session.folder, build_tables(*read_journal(session.folder)))
 
     for note in session.journal.notes:
         click.echo(f"harness: {note}", err=True)
@@ -163,7 +165,10 @@ def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
                 session.measure(progress, timeout, after_round=write)
             except KeyboardInterrupt:
                 interrupted = True
-        write()
+        try:
+            write()
+        except KeyboardInterrupt:
+            interrupted = True
     except OSError as error:
         what = f"{error.filename} cannot be written: {error.strerror}" if error.filename else str(error)
         raise PlanError(

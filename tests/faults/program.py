@@ -5,6 +5,7 @@ of its own, with its own files; only its workers are `worker.py`, and what the m
 Python's start, most of the time of so short a run, is paid once.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import functools
@@ -23,7 +24,7 @@ import harness.reporting.comparison
 import harness.reporting.progress
 import harness.reporting.terminal
 import harness.tables.build
-import harness.tables.files  # noqa: F401
+import harness.tables.files
 from harness import cli
 from harness.measuring.protocol import PROTOCOL
 from harness.running import session
@@ -57,6 +58,20 @@ def acknowledge(pipe: int) -> None:
     Journal.append, Journal.create = acknowledged, staticmethod(created)
 
 
+def swallow_an_interrupt() -> None:
+    """Let SIGTERM come while the tables are built for the first time, and its exception be lost, as in numpy."""
+    build, calls = harness.tables.build.build_tables, []
+
+    def swallowed(*arguments):
+        calls.append(1)
+        if len(calls) == 1:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        return build(*arguments)
+
+    harness.tables.build.build_tables = swallowed
+
+
 def run(request: dict, acknowledgements: int, marks: int, begun: int) -> None:
     """Be the program, once that is said; never returns."""
     os.setsid()
@@ -73,6 +88,8 @@ def run(request: dict, acknowledgements: int, marks: int, begun: int) -> None:
         disk.disk_fails(where, ctypes.c_long(at), ctypes.c_long(more), error, half)
     if request["slow_us"]:
         disk.disk_is_slow(where, request["slow_us"], marks)
+    if request["swallows"]:
+        swallow_an_interrupt()
     sys.argv = ["harness", *request["arguments"]]
     code = 1
     os.close(begun)

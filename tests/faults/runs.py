@@ -95,8 +95,12 @@ class Program:
         number: int = 0,
         after_s: float = 0.0,
         worker_s: float = 0.0,
+        swallows: bool = False,
     ) -> Ended:
-        """Run the command line in a place; `number` is a signal for it `after_s`, SIGKILL for its whole group."""
+        """Run the command line in a place; `number` is a signal for it `after_s`, SIGKILL for its whole group.
+
+        swallows: an interrupt comes while the tables are written after the first round, and its exception is lost.
+        """
         request = {
             "arguments": [str(argument) for argument in arguments],
             "cwd": str(place.folder),
@@ -108,6 +112,7 @@ class Program:
             "signal": int(number),
             "after_s": after_s,
             "worker_s": worker_s,
+            "swallows": swallows,
         }
         print(json.dumps(request), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())

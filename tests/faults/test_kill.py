@@ -8,6 +8,7 @@ import pytest
 
 from harness.running.journal import FILE
 from tests.faults.runs import (
+    CASES,
     NEW,
     ROWS,
     SIGNALS,
@@ -112,6 +113,16 @@ def test_a_run_interrupted_at_any_moment_writes_all_it_has_and_ends_with_130(num
 
     each(interrupt, [0.05 + 0.9 * (at + 0.5) / INTERRUPTS for at in range(INTERRUPTS)])
     assert figures["interrupts"] == INTERRUPTS
+
+
+def test_an_interrupt_whose_exception_is_lost_still_ends_the_run(programs, tmp_path):
+    program, place = programs.get(), Place(tmp_path / "lost")
+    ended = program.run(place, *NEW, swallows=True)
+    assert ended.code == 130
+    assert f"go on with: harness run --resume {place.run.relative_to(place.folder)}" in ended.err
+    assert rows(place.run, "measurements") == [(case, 0) for case in CASES]
+    assert_gone_on_with(program, place)
+    programs.put(program)
 
 
 def test_a_run_that_has_not_ended_is_not_gone_on_with_by_another(programs, tmp_path):
