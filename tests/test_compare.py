@@ -65,7 +65,7 @@ def here(tmp_path, monkeypatch) -> Path:
 def compare(monkeypatch, capsys) -> Callable[..., Ended]:
     """Run `harness compare` in this process."""
     # The command line takes signals for itself, which pytest needs.
-    monkeypatch.setattr("harness.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("harness.cli.interrupt.signal.signal", lambda *_: None)
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["harness", "compare", *map(str, arguments)])

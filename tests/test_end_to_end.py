@@ -51,7 +51,7 @@ class NeverEnds(Misbehaves):
         while True:
             time.sleep(1)
 """
-TIMEOUT_S = 10  # importing torch is a phase too, and may take long where other things run
+TIMEOUT_S = 6  # importing torch is a phase too, and may take long where other things run
 
 # In every Python started from here: a worker leaves its process id as the name of a file.
 NOTICE = """

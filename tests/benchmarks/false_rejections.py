@@ -100,12 +100,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="How often an honest engine is rejected.")
     parser.add_argument("--workload", default="line")
     parser.add_argument("--engine", action="append", choices=ENGINES)
+    parser.add_argument("--dtype", action="append", choices=DTYPES)
+    parser.add_argument("--batch-size", action="append", type=int)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args()
     combinations = [
         Combination(chosen.workload, engine, dtype, batch_size, chosen.seeds)
-        for engine, dtype, batch_size in itertools.product(chosen.engine or ENGINES, DTYPES, BATCH_SIZES)
+        for engine, dtype, batch_size in itertools.product(
+            chosen.engine or ENGINES, chosen.dtype or DTYPES, chosen.batch_size or BATCH_SIZES
+        )
     ]
     total = 0
     # One process for each: a compiler is not asked for a second shape, and nothing is left over from another engine.

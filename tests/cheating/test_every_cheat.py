@@ -12,6 +12,12 @@ from harness.plan.case import Case
 from tests.cheating.verdicts import CAUGHT, NEED_A_GPU, OUT_OF_REACH, TIMES, case_of, measured
 
 BY_CHANCE = ("SkipsInEverySecondBlock", "SkipsAfterBlock20", "SkipsIn40PercentOfBlocks")
+HONEST = ("manual", "autograd")
+TIMES_TRIED = 10
+
+
+def honest(engine: str) -> Case:
+    return Case("line", engine, "cpu", "float32", 100)
 
 
 def assert_caught(name, record):
@@ -20,26 +26,44 @@ def assert_caught(name, record):
     assert re.search(CAUGHT[name], record["reason"]), record["reason"]
 
 
+@pytest.fixture(scope="module")
+def records(request, submit):
+    """The future record of each engine that is asked for, by name and seed."""
+    params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    asked = {param[name] for param in params for name in ("name", "engine") if name in param}
+    cases = {name: case_of(name) for name in (*CAUGHT, *OUT_OF_REACH)} | {name: honest(name) for name in HONEST}
+    futures = {(name, 0): submit(case) for name, case in cases.items() if name in asked}
+    again = [(name, seed) for name in BY_CHANCE if name in asked for seed in range(1, TIMES_TRIED)]
+    return futures | {(name, seed): submit(cases[name], seed) for name, seed in again}
+
+
 @pytest.mark.parametrize("name", CAUGHT)
-def test_a_cheat_gets_no_time_and_the_reason_says_where_it_was_caught(name, tmp_path, verdicts):
-    record = measured(case_of(name), tmp_path)
+def test_a_cheat_gets_no_time_and_the_reason_says_where_it_was_caught(name, records, verdicts):
+    record = records[name, 0].result()
     verdicts[name] = f"{record['outcome']}: {record['reason']}"
     assert_caught(name, record)
 
 
 @pytest.mark.parametrize("name", BY_CHANCE)
-def test_a_cheat_in_some_blocks_is_caught_every_time(name, tmp_path, verdicts):
-    records = [measured(case_of(name), tmp_path, seed) for seed in range(10)]
-    caught = [record for record in records if record["outcome"] == "rejected"]
+def test_a_cheat_in_some_blocks_is_caught_every_time(name, records, verdicts):
+    found = [records[name, seed].result() for seed in range(TIMES_TRIED)]
+    caught = [record for record in found if record["outcome"] == "rejected"]
     verdicts[f"{name}, ten times"] = f"caught {len(caught)} times"
-    assert len(caught) == len(records)
+    assert len(caught) == len(found)
 
 
 @pytest.mark.parametrize("name", OUT_OF_REACH)
-def test_what_speaks_for_the_worker_from_within_is_out_of_reach(name, tmp_path, verdicts):
-    record = measured(case_of(name), tmp_path)
+def test_what_speaks_for_the_worker_from_within_is_out_of_reach(name, records, verdicts):
+    record = records[name, 0].result()
     verdicts[name] = f"{record['outcome']}: out of reach"
     assert record["outcome"] == "ok"
+
+
+@pytest.mark.parametrize("engine", HONEST)
+def test_an_honest_engine_is_timed_by_the_same_checks(engine, records, verdicts):
+    record = records[engine, 0].result()
+    verdicts[engine] = f"{record['outcome']}: {record.get('step_ns', 0):.0f} ns per update"
+    assert record["outcome"] == "ok", record["reason"]
 
 
 @pytest.mark.cuda
@@ -54,10 +78,3 @@ def test_a_cheat_on_a_gpu_is_caught_or_gains_nothing(name, tmp_path, verdicts):
         return
     assert record["outcome"] in ("rejected", "wrong_gradient"), record["reason"]
     assert TIMES & record.keys() == set()
-
-
-@pytest.mark.parametrize("engine", ["manual", "autograd"])
-def test_an_honest_engine_is_timed_by_the_same_checks(engine, tmp_path, verdicts):
-    record = measured(Case("line", engine, "cpu", "float32", 100), tmp_path)
-    verdicts[engine] = f"{record['outcome']}: {record.get('step_ns', 0):.0f} ns per update"
-    assert record["outcome"] == "ok", record["reason"]

@@ -121,9 +121,10 @@ def case_of(engine: str, device: str = "cpu") -> Case:
     return Case("line", f"{FILE}:{engine}", device, dtype, 10 if engine.startswith("Ignores") else 100)
 
 
-def measured(case: Case, caches: Path, seed: int = 0) -> dict[str, Any]:
-    """Measure a case in a process of its own, with convergence over a few seeds."""
+def measured(case: Case, caches: Path, seed: int = 0, cpu: int | None = None) -> dict[str, Any]:
+    """Measure a case in a process of its own, with convergence over a few seeds; cpu: where, if it matters."""
     where = place(case.device, 1)
-    request = Request(case, seed, 4, Sampling(budget_ns=300_000_000), where.worker, where.threads)
+    worker = where.worker if cpu is None else (cpu,)
+    request = Request(case, seed, 4, Sampling(budget_ns=300_000_000), worker, where.threads)
     with away_from_workers():
         return Launcher(worker_environment(caches), timeout_s=120).measure(request)

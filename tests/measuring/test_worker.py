@@ -22,7 +22,6 @@ from harness.plan.sweep import Sweep
 from harness.tables.build import build_tables
 from harness.tables.columns import MEASUREMENTS
 from harness.training import gate
-from harness.training.toolchain import missing_toolchain
 
 TIMES = {"step_ns", "step_median_ns", "step_min_ns", "latency_ns", "blocks_ns", "counted", "timed_ns"}
 SHORT = Sampling(budget_ns=60 * 10**6)
@@ -517,22 +516,7 @@ def test_an_r2_that_is_no_number_is_null(users):
     assert entry["loss"] < 0.1
 
 
-# Compiled, and on a GPU
-
-
-@pytest.mark.skipif(missing_toolchain("cpu") is not None, reason="needs what torch.compile needs")
-def test_a_compile_is_in_the_first_call_and_never_in_a_step(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "empty"))
-    torch._dynamo.reset()
-    measurement = measured(tmp_path, Request(case("compile_step"), 0, 0, SHORT))
-    torch._dynamo.reset()
-    record = measurement.record
-    assert measurement.ending == ("ok", "")
-    assert record["compile_cache"] == "cold"
-    assert "first_call_warm_ns" not in record
-    assert record["first_call_cold_ns"] > 100 * record["step_ns"]
-    assert record["first_call_cold_ns"] > max(record["blocks_ns"])
-    assert (record["graphs"], record["graph_breaks"], record["recompiles"]) == (1, 0, 0)
+# On a GPU
 
 
 @pytest.mark.cuda

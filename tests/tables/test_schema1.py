@@ -36,7 +36,7 @@ def old_run(name: str = "old", **columns: Any) -> Run:
 @pytest.fixture
 def harness(monkeypatch, capsys, tmp_path):
     """Run the program in this process; return its exit code and what it printed."""
-    monkeypatch.setattr("harness.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("harness.cli.interrupt.signal.signal", lambda *_: None)
     for name in ("GITHUB_STEP_SUMMARY", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")

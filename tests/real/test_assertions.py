@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MISTAKES = ("ReluMaskForgotten", "FactorTwoLost", "StaleActivations")  # all of them: tests/training/test_gate.py
 
 OWN = """
@@ -31,13 +31,13 @@ class Sleepy:
         self.inner, self.load, self.parameters = inner, inner.load, inner.parameters
 
     def __call__(self, inputs, targets):
-        time.sleep(0.001 * len(inputs))
+        time.sleep(0.0003 * len(inputs))
         return self.inner(inputs, targets)
 """
 
 SWEEP = """
 rounds = 2
-seeds = 32
+seeds = 16
 
 [[grid]]
 workload = "line"
