@@ -45,13 +45,11 @@ def before_times(base: Run, new: Run, vary: Collection[str]) -> dict[str, tuple[
 
 def _cases(run: Run) -> dict[str, dict[str, Any]]:
     """Return of each case of a run how it ended and what it is, from the summary where there is one."""
-    failed_last = run.measurements.assign(_failed=run.measurements["outcome"] != "ok").sort_values(
-        "_failed", kind="stable", ascending=False
-    )
-    measured = failed_last.drop_duplicates("case_id").set_index("case_id")
-    order = list(dict.fromkeys(run.measurements["case_id"]))
-    rows = measured.loc[order]
-    cases = _as_dicts(rows, _CASE_COLUMNS) if order else {}
+    told_here = run.measurements[[name for name in ("case_id", *_CASE_COLUMNS) if name in run.measurements]]
+    failed = told_here[told_here["outcome"] != "ok"]
+    measured = pd.concat([failed.drop_duplicates("case_id"), told_here]).drop_duplicates("case_id")
+    rows = measured.set_index("case_id").loc[told_here["case_id"].unique()]
+    cases = _as_dicts(rows, _CASE_COLUMNS) if len(rows) else {}
     for case in cases.values():
         case.update(dict.fromkeys(_SHARES, math.nan))
     if run.summary is not None:
