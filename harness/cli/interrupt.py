@@ -20,7 +20,8 @@ class Interrupts:
         self._held = False
 
     def handle(self) -> None:
-        """From now on."""
+        """Take the signals from now on, in a program that begins."""
+        self.came = False
         for number in _ENDINGS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # started under nohup
                 signal.signal(number, self._interrupt)

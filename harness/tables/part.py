@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 _LONGEST_LINE = 2**20
-_BEFORE = np.frombuffer(b'\n,"', np.uint8)
-_BEHIND = np.frombuffer(b'\r\n,"', np.uint8)
+_BEFORE = np.frombuffer(b'\n,"', np.uint8)  # a quote that opens
+_BEHIND = np.frombuffer(b'\r\n,"', np.uint8)  # one that closes
 _MOST_CELLS = 2_500_000  # of those that are wanted: each takes some hundred bytes of memory
 
 
@@ -66,6 +66,8 @@ def _are_regular(text: NDArray[np.uint8], width: int) -> bool:
     """Answer the same of some lines, given as the codes of their characters."""
     ends, commas, quotes = (np.flatnonzero(text == ord(sign)) for sign in '\n,"')
     if not len(ends) or ends[-1] != len(text) - 1:  # the last one has no end
+        return False
+    if np.diff(ends, prepend=-1).max() > _LONGEST_LINE + 1:
         return False
     if len(quotes):
         around = np.concatenate([[ord("\n")], text])  # so that what is before the first is the end of a line

@@ -108,6 +108,27 @@ def test_a_cell_that_goes_on_after_its_closing_quote_is_none(content):
     assert cells(content) is None
 
 
+def test_a_table_of_one_column_is_no_exception():
+    assert cells(b'a\n"x"\n') == {"a": ["x"]}
+    assert cells(b'a\n"x"y\n') is None
+
+
+@pytest.mark.parametrize("at", [0, 30_000, 65_000, 99_999])
+@pytest.mark.parametrize("wrong", [b"1,2\n", b'1,"2,3\n', b'1,"2"x,3\n'], ids=repr)
+def test_one_wrong_line_is_found_wherever_it_is_in_a_large_table(at, wrong):
+    lines = [b'1,"two ""and"", a half, as it goes",3\n'] * 100_000
+    assert cells(b"a,b,c\n" + b"".join(lines), "a") == {"a": ["1"] * 100_000}
+    lines[at] = wrong
+    assert cells(b"a,b,c\n" + b"".join(lines), "a") is None
+
+
+def test_a_line_of_more_than_a_mebibyte_is_left_to_the_other_reader_wherever_it_is():
+    for before in (1, 20_000, 200_000):
+        for size, found in ((2**20 - 4, True), (2**20, False)):
+            content = b"a,b,c\n" + b"1,2,3\n" * before + b"1," + b"2" * size + b",3\n"
+            assert (cells(content, "a") is not None) == found
+
+
 @settings(max_examples=300)
 @given(
     st.lists(st.sampled_from([b"a", b"1", b",", b",", b"\n", b"\r\n", b"\r", b'"', b'""', b"\xc3\xa9"]), max_size=25)
