@@ -31,7 +31,7 @@ TORCH_INDEX = "https://download.pytorch.org/whl"
 INDEX_TIMEOUT_S = 2
 
 LINT_TOOLS = ("ruff==0.17.6",)
-TYPE_TOOLS = ("mypy==2.4.1", "pandas-stubs>=3", "nox>=2024.4.15")
+TYPE_TOOLS = ("mypy==2.4.1", "pandas-stubs>=3")
 IMPORT_TOOLS = ("import-linter==2.16",)
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 
@@ -67,7 +67,7 @@ CUDA_TAGS = ("cu126", "cu130", "cu132")
 @nox.session
 def tests(session: nox.Session) -> None:
     """Test the program on this machine's CPU; arguments go to pytest: `-- tests/faults` (CONTRIBUTING.md)."""
-    session.run(install_torch(session, "cpu", *TEST_TOOLS), "-m", "pytest", *session.posargs, external=True)
+    session.run(install_checks(session), "-m", "pytest", *session.posargs, external=True)
 
 
 @nox.session
@@ -81,7 +81,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types with mypy, strictly."""
-    session.run(install_torch(session, "cpu", *TYPE_TOOLS), "-m", "mypy", *session.posargs, external=True)
+    session.run(install_checks(session), "-m", "mypy", *session.posargs, external=True)
 
 
 @nox.session
@@ -113,7 +113,8 @@ def ab(session: nox.Session) -> None:
         return
     if session.venv_backend == "none":
         refuse("--torch makes an environment for each version: run without --no-venv, or name two with --python")
-    pythons = [install_torch(Environment.of_torch(session, version), "cpu", torch=version) for version in versions]
+    beside = [Environment.beside(session, f"torch-{version}") for version in versions]
+    pythons = [install_torch(at, "cpu", torch=version) for at, version in zip(beside, versions, strict=True)]
     chosen = (argument for python in pythons for argument in ("--python", python))
     finish(session, pythons[0], "-m", "harness", *command("cpu", ["ab", *chosen, *arguments]))
 
@@ -145,7 +146,7 @@ def error_rates(session: nox.Session) -> None:
 @nox.session
 def microbench(session: nox.Session) -> None:
     """Time the program's own parts; arguments go to pytest, for instance --benchmark-compare."""
-    python = install_torch(session, "cpu", *TEST_TOOLS)
+    python = install_checks(session)
     # The project's own addopts skip benchmarks: here they are all there is.
     options = ("-o", "addopts=--strict-markers --strict-config --import-mode=importlib", "--benchmark-only")
     session.run(python, "-m", "pytest", "tests/benchmarks", *options, *session.posargs, external=True)
@@ -276,9 +277,9 @@ class Environment:
     venv_backend: str = "virtualenv"
 
     @classmethod
-    def of_torch(cls, session: nox.Session, version: str) -> "Environment":
-        """Return the environment for a version of torch, made where it is not there yet."""
-        folder = Path(session.virtualenv.location).with_name(f"torch-{version}").absolute()
+    def beside(cls, session: nox.Session, name: str) -> "Environment":
+        """Return the environment of this name, made where it is not there yet."""
+        folder = Path(session.virtualenv.location).with_name(name).absolute()
         if not (folder / "bin/python").exists():
             session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), external=True)
         return cls(session, folder)
@@ -328,6 +329,15 @@ def install_torch(session: Installs, tag: str, *tools: str, torch: str = TORCH) 
     if sys.platform == "darwin":
         return install(session, f"torch=={torch}", *tools, *project)
     return install(session, f"torch=={torch}+{tag}", *tools, *project, index=f"{TORCH_INDEX}/{tag}")
+
+
+def install_checks(session: nox.Session, *tools: str) -> str:
+    """Install the project, torch and what checks it, and tools; return the Python.
+
+    All sessions that check share one environment, or each would install 700 MB of torch.
+    """
+    where = session if session.venv_backend == "none" else Environment.beside(session, "checks")
+    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *tools)
 
 
 def installed_python() -> str:

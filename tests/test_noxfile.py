@@ -244,7 +244,7 @@ def test_each_torch_has_an_environment_of_its_own_that_is_made_once(tmp_path, mo
 
     own = SimpleNamespace(run=run, virtualenv=SimpleNamespace(location=".nox/ab"))
     for version in ("2.13.0", "2.12.0", "2.13.0"):
-        environment = noxfile.Environment.of_torch(own, version)
+        environment = noxfile.Environment.beside(own, f"torch-{version}")
         python = noxfile.install_torch(environment, "cpu", torch=version)
         assert python == str(tmp_path / f".nox/torch-{version}/bin/python")
     prefix = subprocess.check_output([python, "-c", "import sys; print(sys.prefix)"], text=True).strip()
@@ -258,6 +258,25 @@ def test_each_torch_has_an_environment_of_its_own_that_is_made_once(tmp_path, mo
         for version in ("2.13.0", "2.12.0")
     ]
     assert len(commands) == 4
+
+
+def test_sessions_that_check_share_an_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("pyproject.toml").touch()
+    monkeypatch.setattr(noxfile, "answers", lambda _: False)
+    commands = []
+
+    def run(*command, **_):
+        commands.append(command)
+        if "virtualenv" in command:
+            subprocess.run(command, check=True)
+
+    for name in ("tests", "types"):
+        session = SimpleNamespace(
+            run=run, venv_backend="virtualenv", virtualenv=SimpleNamespace(location=f".nox/{name}")
+        )
+        assert noxfile.install_checks(session) == str(tmp_path / ".nox/checks/bin/python")
+    assert len(commands) == 2
 
 
 def test_what_was_installed_is_not_installed_again_until_something_else_is_asked_for(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from harness.measuring import nvml
+from harness.measuring.core import CoreEvidence
 from harness.measuring.evidence import CpuEvidence, Evidence, GpuEvidence, Together
 from harness.measuring.sampling import quantile_of
 
@@ -49,21 +50,27 @@ class Device(Protocol):
 
 
 class Cpu:
-    """A CPU has done its work when the call returns."""
+    """A CPU has done its work when the call returns.
+
+    fast_core_ns: what `measuring.core` takes on a fast core of this run, as far as that is known.
+    """
+
+    def __init__(self, fast_core_ns: float | None = None) -> None:
+        self._core = CoreEvidence(fast_core_ns)
 
     def synchronize(self) -> None:
         """Nothing is pending."""
 
     def evidence(self, cpus: Iterable[int], threads: int) -> Evidence:
         """With one thread, all work is done by the thread that calls."""
-        return CpuEvidence(cpus, alone=threads == 1)
+        return Together(CpuEvidence(cpus, alone=threads == 1), self._core)
 
     def begin(self) -> None:
         """Nothing: memory is the process's, and its energy cannot be read without privileges."""
 
     def end(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        """Return how fast the core was where it was fast."""
+        return {"core_ns": self._core.usual_ns()}
 
     def inside(self, run: Callable[[int], Any], steps: int, latency_ns: float) -> dict[str, Any]:  # noqa: ARG002
         """Nothing."""
@@ -187,9 +194,9 @@ class Cuda:
         return quantile_of(taken, 0.5)
 
 
-def device_of(device: torch.device) -> Device:
-    """Return how the device of a case is measured."""
-    return Cuda(device) if device.type == "cuda" else Cpu()
+def device_of(device: torch.device, fast_core_ns: float | None = None) -> Device:
+    """Return how the device of a case is measured; fast_core_ns: as `Cpu` takes it."""
+    return Cuda(device) if device.type == "cuda" else Cpu(fast_core_ns)
 
 
 def profile_cuda(run: Callable[[], Any]) -> Sequence[Activity]:

@@ -1,7 +1,8 @@
 """What disturbs a block, known by evidence and not by its being slow. Never imports torch.
 
 CPU: the kernel took a core away (involuntary context switches), the thread did not run all the time (wall against
-thread time), the hypervisor took the core (steal), the clock fell. GPU: what `measuring.nvml` says of its clocks.
+thread time), the hypervisor took the core (steal), the clock fell; how fast a core is, `measuring.core` tells. GPU:
+what `measuring.nvml` says of its clocks.
 """
 
 import os

@@ -1,7 +1,7 @@
 """What launcher and worker say to each other: one JSON line in, JSON lines out. Standard library only.
 
--> {"protocol": 2, "case": {"workload": "line", …}, "round": 0, "seeds": 64, "cpus": [1], "threads": 1, …}
-<- {"event": "hello", "protocol": 2}
+-> {"protocol": 3, "case": {"workload": "line", …}, "round": 0, "seeds": 64, "cpus": [1], "threads": 1, …}
+<- {"event": "hello", "protocol": 3}
 <- {"event": "phase", "phase": "import"}          see PHASES
 <- {"event": "begin"}                             a block is about to be timed
 <- {"event": "end"}                               and was: the parent has a clock of its own
@@ -16,7 +16,7 @@ from typing import Any, Self
 from harness.plan.case import Case
 from harness.plan.presets import QUICK, Sampling
 
-PROTOCOL = 2
+PROTOCOL = 3
 # In this order; convergence only where it was asked for.
 PHASES = ("start", "import", "setup", "first_call", "gate", "timing", "gate_after", "convergence", "end")
 
@@ -26,7 +26,8 @@ class Request:
     """What one worker process is to do.
 
     seeds: convergence is measured over seeds 0 … seeds-1; 0 leaves it out. sampling: how long it is timed. cpus: where
-    to run; none leaves it to the system. threads: torch's intra-op threads; None leaves them to torch.
+    to run; none leaves it to the system. threads: torch's intra-op threads; None leaves them to torch. fast_core_ns:
+    what `measuring.core` takes on a fast core, by the processes before; None before the first.
     """
 
     case: Case
@@ -35,6 +36,7 @@ class Request:
     sampling: Sampling = QUICK
     cpus: tuple[int, ...] = ()
     threads: int | None = None
+    fast_core_ns: float | None = None
 
     def to_line(self) -> str:
         """Return the request as its JSON line."""

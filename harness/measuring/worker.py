@@ -118,7 +118,7 @@ class Worker:
         facts["cpus"] = sorted(os.sched_getaffinity(0)) if self._request.cpus else []
         if case.device.startswith("cuda") and not torch.cuda.is_available():
             raise CaseEnded(Outcome.UNSUPPORTED, "torch finds no CUDA device; use --device cpu")
-        measured = device_of(torch.device(case.device))
+        measured = device_of(torch.device(case.device), self._request.fast_core_ns)
         broken = functools.partial(seal.broken, seal.take())
         device, dtype = torch.device(case.device), getattr(torch, case.dtype)
         workload = loading.load_workload(case.workload)

@@ -42,12 +42,13 @@ class Progress:
     """What a run has already.
 
     finished: rounds of cases. without_time: cases that have ended without one. attempts: how often each round of a case
-    was begun; one that was interrupted is begun again.
+    was begun; one that was interrupted is begun again. core_ns: of its fastest process (`measuring.core`).
     """
 
     finished: set[tuple[str, int]] = field(default_factory=set)
     without_time: set[str] = field(default_factory=set)
     attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
+    core_ns: float | None = None
 
     @classmethod
     def of(cls, entries: Iterable[Mapping[str, Any]]) -> "Progress":
@@ -64,6 +65,7 @@ class Progress:
             self.attempts[key] += 1
             return
         self.finished.add(key)
+        self.core_ns = min(filter(None, (self.core_ns, entry.get("core_ns"))), default=None)
         if entry["outcome"] != Outcome.OK:
             self.without_time.add(entry["case_id"])
 
@@ -102,7 +104,10 @@ class Executor:
         self.progress.add(attempt)
         self.observer.case_started(round_number, case)
         seeds, where = self.sweep.seeds if round_number == 0 else 0, self.place(case)
-        request = Request(self.sent(case), round_number, seeds, self.sweep.sampling, where.worker, where.threads)
+        sampling, fast_core_ns = self.sweep.sampling, self.progress.core_ns
+        request = Request(
+            self.sent(case), round_number, seeds, sampling, where.worker, where.threads, fast_core_ns=fast_core_ns
+        )
         measured = self.launcher(case).measure(request, self.observer.phase_started)
         ours = {"kind": "record", **key, "attempts": self.progress.attempts[case.case_id, round_number]}
         record = _readable({**measured, **ours}, self.sweep.rounds, ours)

@@ -92,6 +92,7 @@ MEASUREMENTS = (
     Column("gpu_processes", "count", "processes computing on the GPU after timing, this one included"),
     Column("device_note", "text", "why there is no time of the device"),
     Column("cpus", "text", "CPUs that the process was pinned to"),
+    Column("core_ns", "ns", "a fixed piece of work on the core, where it was fast; compares cores, not engines"),
     Column("attempts", "count", "how often it was begun; above 1 where a run was interrupted and resumed"),
     Column("import_ns", "ns", "importing torch"),
     Column("setup_ns", "ns", "making data, model and engine"),

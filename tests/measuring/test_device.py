@@ -169,12 +169,17 @@ def measured(gpu, library=None, profile=None):
 # The CPU
 
 
-def test_a_cpu_has_no_columns_of_its_own_and_nothing_to_wait_for():
+def test_a_cpu_has_nothing_to_wait_for_and_tells_how_fast_its_core_was():
     cpu = device_of(torch.device("cpu"))
     assert isinstance(cpu, Cpu)
     cpu.synchronize()
     cpu.begin()
-    assert cpu.end() == cpu.inside(lambda _steps: pytest.fail("a CPU ran once more"), 10, 1.0) == {}
+    assert cpu.end() == {"core_ns": None}
+    evidence = cpu.evidence((), 1)
+    evidence.begin()
+    evidence.end(1)
+    assert cpu.end()["core_ns"] > 0
+    assert cpu.inside(lambda _steps: pytest.fail("a CPU ran once more"), 10, 1.0) == {}
 
 
 @pytest.mark.parametrize(("threads", "alone"), [(1, True), (2, False)])

@@ -204,6 +204,18 @@ def test_each_process_is_told_how_long_to_time_and_where_to_run(run):
         assert (request.sampling, request.cpus, request.threads) == (SAMPLING, (request.case.batch_size,), 3)
 
 
+def test_each_process_is_told_how_fast_the_core_was_in_those_before_it(run):
+    took = iter([9000.0, None, 8000.0, 12000.0])
+    endings = {case: {"outcome": "ok", "reason": "", "step_ns": 5.0, "core_ns": next(took)} for case in CASES}
+    before = {**done_before(CASES[0], 0), "core_ns": 11000.0}
+    launcher, _, _ = run(endings, progress=Progress.of([before]))
+    fastest = 11000.0
+    for request in launcher.requests:
+        assert request.fast_core_ns == fastest
+        fastest = min(fastest, endings[request.case]["core_ns"] or fastest)
+    assert fastest == 8000.0
+
+
 def test_each_case_has_the_launcher_that_is_chosen_for_it(run, tmp_path):
     asked, others = [], FakeLauncher(tmp_path)
 

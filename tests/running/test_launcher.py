@@ -433,7 +433,9 @@ def test_half_a_line_after_the_answer_is_a_crash_as_well(worker):
     assert "step_ns" not in record
 
 
-@pytest.mark.parametrize("more", ["finish(step_ns=1)", "send('begin')", "phase('timing')", "send('hello', protocol=2)"])
+@pytest.mark.parametrize(
+    "more", ["finish(step_ns=1)", "send('begin')", "phase('timing')", f"send('hello', protocol={PROTOCOL})"]
+)
 def test_whoever_goes_on_after_its_answer_is_not_believed(worker, more):
     record = worker(f"finish(step_ns=7); {more}; live_on()").measure(REQUEST)
     assert record["outcome"] == "crashed"
@@ -487,9 +489,9 @@ def test_a_worker_that_closes_its_stream_and_lives_on_is_ended(worker, monkeypat
 def test_what_a_library_prints_after_the_worker_claimed_stdout_does_not_spoil_the_stream(worker):
     program = """
 import ctypes
-from harness.measuring.protocol import claim_stdout
+from harness.measuring.protocol import PROTOCOL, claim_stdout
 events = claim_stdout()
-events.send("hello", protocol=2)
+events.send("hello", protocol=PROTOCOL)
 os.write(1, b"from the system call\\n")
 libc = ctypes.CDLL(None)
 libc.puts(b"from C")
