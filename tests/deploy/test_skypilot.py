@@ -87,7 +87,7 @@ def test_skypilot_catches_a_typo_in_any_key(answers, path) -> None:
 def test_skypilot_has_every_flag_of_the_document(sky) -> None:
     [launch] = [command for command in commands(RUN_MD.read_text("utf-8")) if "sky" in command.words]
     flags = {word for word in launch.words if word.startswith("--")}
-    told = sky("-m", "sky.cli", "jobs", "launch", "--help")
+    told = sky(PYTHON.with_name("sky"), "jobs", "launch", "--help")
     assert flags
     assert [flag for flag in flags if f"{flag} " not in told.replace(",", " ").replace("\n", " ")] == []
 
