@@ -27,6 +27,7 @@ fi
 # back into the queue. Cancelled or preempted: Slurm sends TERM, and puts the job back itself where that is due (--requeue).
 # Either way the program gets SIGTERM, writes what it has, and ends with 130.
 child='' time_is_up=no woken=no
+# shellcheck disable=SC2329 # called by the traps
 hand_on() {
   woken=yes
   [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true

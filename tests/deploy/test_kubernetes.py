@@ -55,7 +55,7 @@ def test_the_schema_of_kubernetes_takes_it(version) -> None:
     validate(JOB, version)
 
 
-@pytest.mark.parametrize("path", keys(JOB), ids=lambda path: ".".join(map(str, path)))
+@pytest.mark.parametrize("path", list(keys(JOB)), ids=lambda path: ".".join(map(str, path)))
 def test_a_typo_in_any_key_is_caught(path) -> None:
     with pytest.raises(Exception, match=re.escape(f"{path[-1]}")):
         validate(renamed(path), VERSIONS[0])

@@ -79,7 +79,7 @@ def test_skypilot_reads_the_file(answers) -> None:
     assert read["job_recovery"]["max_restarts_on_errors"] == 0
 
 
-@pytest.mark.parametrize("path", keys(TASK), ids=".".join)
+@pytest.mark.parametrize("path", list(keys(TASK)), ids=".".join)
 def test_skypilot_catches_a_typo_in_any_key(answers, path) -> None:
     assert f"{path[-1]}x" in answers[path].get("wrong", "")
 
