@@ -105,8 +105,9 @@ def test_the_phases_take_together_as_long_as_the_process(worker, ending):
     record = worker(program, timeout_s=1.0 if ending == "live_on()" else LAX_S).measure(REQUEST)
     phases = record["phases_ns"]
     assert list(phases) == ["start", "import", "timing", *(["exit"] if ending == "finish()" else [])]
-    assert phases["import"] >= 0.1e9
-    assert 0.3e9 <= phases["timing"] < 2e9
+    # By the parent's clock: how late it hears of a beginning is missing from the phase.
+    assert phases["import"] >= 0.05e9
+    assert 0.25e9 <= phases["timing"] < 2e9
     assert sum(phases.values()) / 1e9 == pytest.approx(record["seconds"], abs=0.02)
 
 
