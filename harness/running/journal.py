@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from harness.plan.errors import PlanError
 from harness.running.folder import naming, sync_folder
@@ -21,6 +21,23 @@ FILE = "journal.jsonl"
 
 # What flock says where the file system has no locks: some NFS, FUSE and network mounts.
 _LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+class Keeper(Protocol):
+    """Whoever keeps what is measured.
+
+    notes: what its user should hear of how it was found, one line each.
+    """
+
+    notes: tuple[str, ...]
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Keep an attempt or a record before the next case starts; raises OSError where that fails."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; another process may go on with it."""
+        ...
 
 
 class Journal:
@@ -33,6 +50,7 @@ class Journal:
         self.notes = notes
         self._file = file
         self._torn_at: int | None = None
+        self._last_at: int | None = None
 
     @classmethod
     def create(cls, folder: Path, header: Mapping[str, Any]) -> Self:
@@ -78,10 +96,10 @@ class Journal:
 
         Raises OSError, naming the file, where the disk does not take it; what was there before is then as it was.
         """
-        line = memoryview(json.dumps(entry).encode() + b"\n")
+        line = memoryview(line_of(entry))
         try:
             self._cut()
-            self._torn_at = self._file.tell()
+            self._torn_at = self._last_at = self._file.tell()
             while line:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
@@ -90,6 +108,11 @@ class Journal:
                 self._cut()
             raise naming(Path(os.fsdecode(self._file.name)), error) from error
         self._torn_at = None
+
+    def replace_last(self, entry: Mapping[str, Any]) -> None:
+        """Write another line in the place of the one that was appended last; raises what `append` does."""
+        self._torn_at = self._last_at
+        self.append(entry)
 
     def close(self) -> None:
         """Close the file; another process may go on with it."""
@@ -100,6 +123,11 @@ class Journal:
             self._file.seek(self._torn_at)
             self._file.truncate()
             self._torn_at = None
+
+
+def line_of(entry: Mapping[str, Any]) -> bytes:
+    """Return an entry as it stands in a journal."""
+    return json.dumps(entry).encode() + b"\n"
 
 
 def whole_size(lines: bytes) -> int:

@@ -6,7 +6,6 @@ the program relies on is checked here, so that it ends in one line with the plac
 
 import json
 import math
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +15,13 @@ from harness.plan.case import whole_number
 from harness.plan.errors import PlanError
 from harness.plan.outcome import Outcome
 from harness.plan.reading import open_regular, read_regular
-from harness.plan.sweep import MAX_SEEDS, Sweep
+from harness.plan.sweep import MAX_SEEDS
 from harness.plan.targets import ConvergenceTargets
 from harness.plan.text import printable, shown
+from harness.running.header import FORMAT as FORMAT  # the version of all that is read here
+from harness.running.header import LARGEST_NUMBER, MAX_PARTS, Facts, checked_header, fact
 from harness.running.journal import FILE
 
-FORMAT = 1
 MACHINE_FILE = "machine.json"
 
 # What the largest plan writes (`plan.sweep`): 200 000 records of 4 kB and a million trainings of 160 bytes.
@@ -36,16 +36,12 @@ MAX_MACHINE_BYTES = 2**16
 SHORTEST_NS, LONGEST_NS = 1e-3, 1e18
 # Whole numbers up to here survive being a float.
 LARGEST_COUNT = 2**53
-LARGEST_NUMBER = 1e308
 
-_MAX_PARTS, _MAX_CPUS = 100, 2**16
+_MAX_CPUS = 2**16
 _COUNTS = frozenset(
     {"threads", "blocks", "blocks_disturbed", "block_steps", "graphs", "graph_breaks", "recompiles", "attempts"}
 )
 _TEXTS = frozenset({"reason", "stop_rule", "stderr", "compile_cache", "workload_digest"})
-_IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
-
-Facts = dict[str, str | int | float | bool]
 
 
 def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -60,10 +56,10 @@ def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         with open_regular(path, MAX_BYTES) as file:
             for number, line in enumerate(_lines(file), start=1):
                 try:
-                    found.add(_parsed(line))
+                    found.add(parsed(line))
                 except (PlanError, RecursionError) as error:
                     what = "is damaged" if found.header else "is damaged or of another version of this program"
-                    raise PlanError(f"{printable(str(path))} {what}: line {number}: {_said(error)}") from error
+                    raise PlanError(f"{printable(str(path))} {what}: line {number}: {said(error)}") from error
     except OSError as error:
         raise PlanError(f"{printable(str(folder))} is no results folder: {FILE} cannot be read") from error
     if not found.header:
@@ -84,7 +80,7 @@ class _Found:
     def add(self, entry: dict[str, Any]) -> None:
         """Check the next line and keep it; raises PlanError."""
         if not self.header:
-            sweep = _checked_header(entry)
+            sweep = checked_header(entry)
             self.header, self.rounds = entry, sweep.rounds
             self.case_ids = frozenset(case.case_id for case in sweep.cases)
             return
@@ -125,20 +121,18 @@ def read_machine(folder: Path) -> Facts:
     except OSError as error:
         raise PlanError(f"{printable(str(path))}: cannot be read: {error.strerror}") from error
     try:
-        return {printable(name, 100): _fact(name, value) for name, value in _parsed(content).items()}
+        return checked_facts(parsed(content))
     except (PlanError, RecursionError) as error:
-        raise PlanError(f"{printable(str(path))} is damaged: {_said(error)}") from error
+        raise PlanError(f"{printable(str(path))} is damaged: {said(error)}") from error
 
 
-def _fact(name: str, value: object) -> str | int | float | bool:
-    if isinstance(value, str):
-        return printable(value, 500)
-    if isinstance(value, int | float) and abs(value) <= LARGEST_NUMBER:
-        return value
-    raise PlanError(f"{shown(name)} is {shown(value)}, and must be a text, a finite number or a flag")
+def checked_facts(told: Mapping[str, Any]) -> Facts:
+    """Return the facts of a machine as they may be shown; raises PlanError where one is none."""
+    return {printable(name, 100): fact(name, value) for name, value in told.items()}
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """Return what is wrong with a line that `parsed` and its check refused."""
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
@@ -158,7 +152,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def parsed(line: bytes) -> dict[str, Any]:
     """Return a JSON object; raises PlanError (or RecursionError) for anything else, and for NaN and Infinity."""
     if len(line) > MAX_LINE_BYTES:
         raise PlanError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
@@ -182,28 +176,6 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 def _no_number(constant: str) -> NoReturn:
     raise PlanError(f"{constant} is no number in JSON")
-
-
-def _checked_header(header: Mapping[str, Any]) -> Sweep:
-    if header.get("kind") != "run":
-        raise PlanError(f"kind {shown(header.get('kind'))}: must be run")
-    if header.get("format") != FORMAT or isinstance(header["format"], bool):
-        raise PlanError(f"format {shown(header.get('format'))}: this program reads {FORMAT}")
-    for name in ("run_id", "commit", "machine", "fingerprint"):
-        value = header.get(name)
-        if not isinstance(value, str) or not _IDENTITY.fullmatch(value):
-            raise PlanError(f"{name} {shown(value)}: must be letters, digits and . _ + -")
-    session = header.get("session", header["run_id"])
-    if not isinstance(session, str) or not _IDENTITY.fullmatch(session):
-        raise PlanError(f"session {shown(session)}: must be letters, digits and . _ + -")
-    environment = header.get("environment", {})
-    if not isinstance(environment, dict) or len(environment) > _MAX_PARTS:
-        raise PlanError(f"environment {shown(environment)}: must be an object of texts and numbers")
-    for name, value in environment.items():
-        _fact(name, value)
-    if not isinstance(header.get("dirty"), bool):
-        raise PlanError(f"dirty {shown(header.get('dirty'))}: must be true or false")
-    return Sweep.from_json(header.get("sweep"))
 
 
 def _check_record(record: Mapping[str, Any]) -> None:
@@ -249,7 +221,7 @@ def _check_parts(record: Mapping[str, Any]) -> None:
     """Raise PlanError unless what is put into cells part by part has such parts."""
     for name in ("disturbances", "phases_ns"):
         parts = record.get(name, {})
-        if not isinstance(parts, dict) or len(parts) > _MAX_PARTS:
+        if not isinstance(parts, dict) or len(parts) > MAX_PARTS:
             raise PlanError(f"{name} {shown(parts)}: must be an object of numbers")
         for part, value in parts.items():
             whole_number(f"{name} {shown(part)}", value, 0, LARGEST_COUNT)

@@ -15,11 +15,12 @@ from harness.measuring.machine import COMPARABLE, describe_machine, fingerprint,
 from harness.plan.case import Case, checked
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.reading import read_regular
+from harness.plan.shard import Shard, sweep_of
 from harness.plan.sweep import Sweep
 from harness.plan.text import printable, shown
 from harness.running.executor import Observer, Progress, execute
 from harness.running.folder import Revision, digest, make_run_folder, replaced, revision
-from harness.running.journal import Journal
+from harness.running.journal import Journal, Keeper
 from harness.running.launcher import DEFAULT_TIMEOUT_S, Launcher, worker_environment
 from harness.running.records import FORMAT, MACHINE_FILE, read_journal
 
@@ -86,24 +87,48 @@ def _identity(
     }
 
 
+def check_unchanged(header: Mapping[str, Any], sweep: Sweep, machine: Machine, what: str) -> None:
+    """Raise NotComparable unless code and machine are those that a run was begun with.
+
+    sweep: of the header, all of it. what: the run, as the user knows it.
+    """
+    for name, now in _identity(sweep, revision(Path.cwd()), machine).items():
+        if header.get(name) != now:
+            raise NotComparable(
+                f"{what} cannot be resumed: its {name} is {_brief(header.get(name))}, here it is {_brief(now)}"
+            )
+
+
 def _brief(value: object) -> str:
     return printable(value, 100) if isinstance(value, str) else shown(value)
 
 
 @dataclass(frozen=True)
 class Session:
-    """One run on disk: its folder, what is to be measured and what has been."""
+    """One run on disk: its folder, what is to be measured and what has been.
+
+    published: whether its journal is one that publishes.
+    """
 
     folder: Path
     sweep: Sweep
     progress: Progress
-    journal: Journal
+    journal: Keeper
+    published: bool = False
+
+    @property
+    def go_on(self) -> str:
+        """What goes on with this run when it was broken off."""
+        return "the same command" if self.published else f"harness run --resume {self.folder}"
 
     @classmethod
-    def start(cls, sweep: Sweep, machine: Machine, out: Path) -> "Session":
-        """Make the folder of a new run and its journal; raises PlanError when `out` cannot be written to."""
+    def start(cls, sweep: Sweep, machine: Machine, out: Path, shard: Shard | None = None) -> "Session":
+        """Make the folder of a new run and its journal; raises PlanError when `out` cannot be written to.
+
+        shard: measure only this part of the sweep.
+        """
         at = revision(Path.cwd())
-        return cls.begin(make_run_folder(out, machine.slug, at), sweep, machine, at)
+        return cls.begin(make_run_folder(out, machine.slug, at), sweep, machine, at, shard=shard)
 
     @classmethod
     def begin(
@@ -115,6 +140,7 @@ class Session:
         *,
         name: str = "",
         located: Callable[[Path], Path] = lambda file: file,
+        shard: Shard | None = None,
     ) -> "Session":
         """Begin the journal of a run in its folder, which is new; raises PlanError, and removes it, where it cannot.
 
@@ -130,6 +156,7 @@ class Session:
             **_identity(sweep, at, machine, located),
             "environment": {key: machine.facts[key] for key in COMPARABLE if key in machine.facts},
             "sweep": sweep.to_json(),
+            **({"shard": shard.to_json()} if shard else {}),
         }
         try:
             with replaced(folder / MACHINE_FILE) as file:
@@ -138,7 +165,7 @@ class Session:
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)  # nothing was measured yet, and what is there cannot be resumed
             raise PlanError(f"--out {folder.parents[1]}: cannot be written to: {error.strerror}") from error
-        return cls(folder, sweep, Progress(), journal)
+        return cls(folder, shard.of(sweep) if shard else sweep, Progress(), journal)
 
     @classmethod
     def resume(cls, folder: Path) -> "Session":
@@ -149,14 +176,12 @@ class Session:
         header, _ = read_journal(folder)
         if header.get("session", header["run_id"]) != header["run_id"]:
             raise PlanError(f"{folder} is one side of an A/B run, which cannot be resumed: start `harness ab` again")
-        sweep = Sweep.from_json(header["sweep"])
-        for case in sweep.cases:
+        if "shards" in header:
+            raise PlanError(f"{folder} was merged from shards, each of which is resumed by itself")
+        whole, sweep = Sweep.from_json(header["sweep"]), sweep_of(header)
+        for case in whole.cases:
             checked(case)  # what it is of may not be there any more
-        for name, now in _identity(sweep, revision(Path.cwd()), this_machine(sweep)).items():
-            if header.get(name) != now:
-                raise NotComparable(
-                    f"{folder} cannot be resumed: its {name} is {_brief(header.get(name))}, here it is {_brief(now)}"
-                )
+        check_unchanged(header, whole, this_machine(sweep), str(folder))
         journal = Journal.reopen(folder)
         _, records = read_journal(folder)  # once more: until here another process may have added some
         return cls(folder, sweep, Progress.of(records), journal)

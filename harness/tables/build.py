@@ -12,6 +12,7 @@ from harness.plan.case import Case
 from harness.plan.catalogue import label
 from harness.plan.errors import PlanError
 from harness.plan.outcome import Outcome
+from harness.plan.shard import shard_by_case, sweep_of
 from harness.plan.sweep import Sweep
 from harness.plan.targets import ConvergenceTargets
 from harness.tables.cells import Value, checked, environment_cell, series
@@ -27,17 +28,15 @@ Record = Mapping[str, Any]
 
 def build_tables(header: Record, records: Sequence[Record]) -> Tables:
     """Make the tables of a run from its journal's header and entries; only finished records count."""
-    sweep = Sweep.from_json(header["sweep"])
-    identity = {name: header[name] for name in ("run_id", "commit", "dirty", "machine", "fingerprint")}
-    identity |= {"schema": SCHEMA, "session": header.get("session", header["run_id"])}
-    identity["environment"] = environment_cell(header.get("environment", {}))
+    sweep = sweep_of(header)
+    identities = _identities(header, sweep)
     by_case: dict[str, list[Record]] = {case.case_id: [] for case in sweep.cases}
     for record in records:
         if record["kind"] == "record":
             by_case[record["case_id"]].append(record)
 
     common_by_case = {
-        case.case_id: {**_labels(case, by_case[case.case_id]), **identity, "case_id": case.case_id}
+        case.case_id: {**_labels(case, by_case[case.case_id]), **identities[case.case_id], "case_id": case.case_id}
         for case in sweep.cases
     }
     # First, for it checks every value that the summary is made of.
@@ -59,6 +58,22 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
             yardstick = []
         summary.append(_summarise(common, mine, seeds, yardstick, sweep))
     return Tables(measurements, _frame(convergence, CONVERGENCE), _frame(summary, SUMMARY))
+
+
+def _identities(header: Record, sweep: Sweep) -> dict[str, Record]:
+    """Return what the rows of each case say of run and machine, by `case_id`: each shard has its own machine."""
+    run = {name: header[name] for name in ("run_id", "commit", "dirty")}
+    run |= {"schema": SCHEMA, "session": header.get("session", header["run_id"])}
+
+    def on(part: Record) -> Record:
+        machine = {name: part[name] for name in ("machine", "fingerprint")}
+        return {**run, **machine, "environment": environment_cell(part.get("environment", {}))}
+
+    if "shards" not in header:
+        return dict.fromkeys((case.case_id for case in sweep.cases), on(header))
+    shards = {part["shard"]["index"]: on(part) for part in header["shards"]}
+    dealt = shard_by_case(sweep.cases, header["shards"][0]["shard"]["count"])
+    return {case_id: shards[index] for case_id, index in dealt.items()}
 
 
 def _labels(case: Case, records: Sequence[Record]) -> dict[str, Any]:

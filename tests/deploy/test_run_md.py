@@ -10,7 +10,7 @@ import pytest
 
 from harness.cli.common import Exit
 from tests.deploy.commands import ENGINES, IMAGE, ROOT, RUN_MD, Command, commands, container_run, program_arguments
-from tests.deploy.program import PENDING, complaint, landed
+from tests.deploy.program import complaint
 
 TEXT = RUN_MD.read_text("utf-8")
 TOLD = commands(TEXT)
@@ -42,23 +42,14 @@ def test_no_reason_is_left_over() -> None:
     assert {reason for command in TOLD for reason in reasons(command)} == set(NOT_RUN)
 
 
-def test_what_is_pending_has_not_landed() -> None:
-    there = sorted(name for name in PENDING if landed(name))
-    assert not there, f"take out of PENDING in tests/deploy/program.py: {there}"
-
-
 @pytest.mark.parametrize(("command", "arguments"), **named(FOR_THE_PROGRAM))
 def test_the_program_takes_the_arguments(command, arguments, tmp_path) -> None:
-    if arguments[0] in PENDING:
-        pytest.skip(f"`harness {arguments[0]}` has not landed")
     assert complaint(arguments, tmp_path) == ""
 
 
 @pytest.mark.parametrize(("command", "arguments"), **named(FOR_THE_PROGRAM))
 def test_a_typo_in_a_flag_is_caught(command, arguments, tmp_path) -> None:
-    flags = [word for word in arguments if word.startswith("--") and word not in PENDING]
-    if arguments[0] in PENDING:
-        pytest.skip(f"`harness {arguments[0]}` has not landed")
+    flags = [word for word in arguments if word.startswith("--")]
     for flag in flags:
         planted = [f"{word}x" if word == flag else word for word in arguments]
         assert f"{flag}x" in complaint(planted, tmp_path)

@@ -135,6 +135,16 @@ def test_going_on_with_a_journal_keeps_every_byte_of_it_and_has_nothing_to_repor
     assert (tmp_path / FILE).read_bytes() == before
 
 
+def test_the_last_line_can_give_way_to_another_and_what_follows_comes_after_it(tmp_path):
+    journal = Journal.create(tmp_path, HEADER)
+    journal.append(RECORDS[0])
+    journal.append(RECORDS[0])
+    journal.replace_last(RECORDS[1])
+    journal.append({})
+    journal.close()
+    assert entries(tmp_path)[1:] == [RECORDS[0], RECORDS[1], {}]
+
+
 # A disk that takes no more
 
 
