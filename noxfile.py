@@ -82,7 +82,7 @@ def tests_deploy(session: nox.Session) -> None:
 
 @nox.session
 def skypilot(session: nox.Session) -> None:
-    """Install SkyPilot, half a gigabyte, in an environment of its own, where `tests_deploy` looks for it."""
+    """Install SkyPilot, half a gigabyte, in one to two minutes, where `tests_deploy` looks for it."""
     install(session, SKYPILOT)
 
 

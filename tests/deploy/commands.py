@@ -121,9 +121,12 @@ def program_arguments(words: tuple[str, ...]) -> tuple[str, ...] | None:
 def here(run: ContainerRun, engine: str, image: str, folder: Path) -> list[str]:
     """Return the same run without a GPU, on the CPU, by an engine and with an image that are here, in a folder.
 
-    Left out besides: `--env-file`, as there are no keys, and `--userns` where root runs podman, which refuses it then.
+    Left out besides: the name, which another container may have; `--env-file`, as there are no keys; `--userns` where
+    root runs podman, which refuses it then; limits where podman stands in for docker, as it may not raise them.
     """
-    left_out = {"--gpus", "--device", "--env-file", *(("--userns",) if os.getuid() == 0 else ())}
+    left_out = {"--gpus", "--device", "--name", "--env-file"}
+    left_out |= {"--userns"} if os.getuid() == 0 else set()
+    left_out |= {"--ulimit"} if engine != run.engine else set()
     flags = (word for name, value in run.flags if name not in left_out for word in (name, value) if word)
     arguments = ("cpu" if word == "cuda" else word for word in run.arguments)
     return [engine, "run", *(flag.replace("$PWD", str(folder)) for flag in flags), image, *arguments]

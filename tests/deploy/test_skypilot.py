@@ -44,7 +44,7 @@ def renamed(path: tuple[str, ...]) -> dict[str, Any]:
 def sky(tmp_path_factory):
     """Run a program with SkyPilot's Python, offline, in a home of its own."""
     if not PYTHON.exists():
-        pytest.skip("SkyPilot is not installed: `nox -s skypilot` does it (half a gigabyte)")
+        pytest.skip("SkyPilot is not installed: `nox -s skypilot` does it (half a gigabyte, one to two minutes)")
     home = tmp_path_factory.mktemp("home")
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
 
