@@ -153,7 +153,7 @@ def test_a_job_killed_at_any_moment_has_each_row_of_its_plan_once_and_each_was_p
         f"{kills} kills, {between} between the first and the last publish, {in_a_put} inside a put: "
         f"{len(collected)} of {2 * rounds} rows collected, {len(puts)} puts"
     )
-    assert between >= 0.75 * kills
+    assert between >= kills - 1  # all but the first, which may come before the first publish
     assert sorted(collected) == wanted(rounds)
     assert Counter(put.status for put in puts) == {200: 2 * rounds + 2}
     assert set(Counter(put.key for put in puts).values()) == {1}
