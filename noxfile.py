@@ -213,7 +213,7 @@ def docker_lock(session: nox.Session) -> None:
         if tag not in ("cpu", *CUDA_TAGS):
             refuse(f"docker_lock knows the builds cpu, {', '.join(CUDA_TAGS)}, not {tag!r}")
         index = f"{TORCH_INDEX}/{tag}"
-        where = (f"torch=={TORCH}",) if tag == PYPI_CUDA else (f"torch=={TORCH}+{tag}", *([index] * answers(index)))
+        where = (f"torch==={TORCH}",) if tag == PYPI_CUDA else (f"torch==={TORCH}+{tag}", *([index] * answers(index)))
         session.run("python", "docker/lock.py", *check, tag, *where)
 
 

@@ -2,7 +2,7 @@
 
     python docker/lock.py [--check] TAG TORCH [INDEX]
 
-TORCH: the requirement, such as torch==2.13.0+cpu; INDEX: where it is, if not on PyPI. Nothing is installed, and of
+TORCH: the requirement, such as torch===2.13.0+cpu; INDEX: where it is, if not on PyPI. Nothing is installed, and of
 wheels that are not on disk only what the index says is read. With --check nothing is written: exit code 1, and what
 differs, where the versions in the lock do not resolve to exactly that lock any more.
 """
@@ -44,7 +44,7 @@ def main() -> None:
         print(f"{file}: {len(found)} packages")
         return
     locked = read(file.read_text("utf-8"))
-    found = resolve([f"{name}=={version}" for name, version in locked], given.index)
+    found = resolve([f"{name}==={version}" for name, version in locked], given.index)
     wrong = [
         f"{name} {version}: " + ("not needed" if not hashes else "not locked" if key not in locked else "another hash")
         for key in sorted(locked.keys() | found.keys())
@@ -96,7 +96,9 @@ def written(lock: Lock, tag: str) -> str:
     """Return the text of a lock."""
     lines = [f"# Made by `nox -s docker_lock -- {tag}`, for Python 3.11 on Linux x86-64."]
     for (name, version), hashes in sorted(lock.items()):
-        lines += [f"{name}=={version} \\", *(f"    --hash=sha256:{each}" for each in sorted(hashes))]
+        # `==2.13.0` would take 2.13.0+cpu as well, where it lies on disk.
+        equals = "===" if name == "torch" else "=="
+        lines += [f"{name}{equals}{version} \\", *(f"    --hash=sha256:{each}" for each in sorted(hashes))]
     return "\n".join(lines) + "\n"
 
 
@@ -104,7 +106,7 @@ def read(text: str) -> Lock:
     """Return what a lock's text says."""
     lines = "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#"))
     entries = lines.replace("\\\n", " ").splitlines()
-    pinned = (re.match(r"([a-z0-9-]+)==(\S+)", entry) for entry in entries)
+    pinned = (re.match(r"([a-z0-9-]+)===?(\S+)", entry) for entry in entries)
     return {(pin[1], pin[2]): set(HASH.findall(pin.string)) for pin in pinned if pin}
 
 
