@@ -98,7 +98,9 @@ def written(lock: Lock, tag: str) -> str:
     for (name, version), hashes in sorted(lock.items()):
         # `==2.13.0` would take 2.13.0+cpu as well, where it lies on disk.
         equals = "===" if name == "torch" else "=="
-        lines += [f"{name}{equals}{version} \\", *(f"    --hash=sha256:{each}" for each in sorted(hashes))]
+        lines.append(
+            " \\\n    ".join([f"{name}{equals}{version}", *(f"--hash=sha256:{each}" for each in sorted(hashes))])
+        )
     return "\n".join(lines) + "\n"
 
 
