@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,11 @@ def writable(engine: Engine, tmp_path: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     """Say a figure on the terminal."""
-    return lambda line: request.config.get_terminal_writer().line(f" {line}")
+
+    def call(line: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{line}\n")
+
+    return call

@@ -1,12 +1,15 @@
 """The container engine that the tests use: one that works here, or one that a script prepares."""
 
+import contextlib
 import importlib.util
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -86,6 +89,25 @@ class Engine:
     def inspect(self, image: str, template: str) -> str:
         """Return what the engine says of an image."""
         return self("image", "inspect", "--format", f"{{{{{template}}}}}", image).stdout.strip()
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[dict[str, str]]:
+        """Yield the environment in which other programs find the engine; podman answers them only while this lasts."""
+        if self.name == "docker":
+            yield dict(self.environment)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            socket = Path(folder) / "socket"
+            command = (self.name, "system", "service", "--time=0", f"unix://{socket}")
+            service = subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
+            try:
+                deadline = time.monotonic() + 30
+                while not socket.exists() and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                yield {**self.environment, "DOCKER_HOST": f"unix://{socket}"}
+            finally:
+                service.terminate()
+                service.wait(timeout=30)
 
     def _run(self, command: tuple[str, ...], cwd: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
