@@ -11,8 +11,8 @@ from pathlib import Path
 
 from harness.measuring.kernel import ROOT, control_groups, read_counts, read_text
 
-# What Docker, podman and Kubernetes give a container when nobody asks: no limit that anybody chose.
-USUAL_SHM_BYTES = 64 * 2**20
+# What Docker and Kubernetes, and podman, give a container when nobody asks: no limit that anybody chose.
+USUAL_SHM_BYTES = (64 * 2**20, 64_000 * 2**10)
 # Linux gives half of the memory by itself, as counted when it was mounted.
 USUAL_SHM_SHARE = 0.45
 
@@ -74,7 +74,7 @@ def shm_limit_bytes(root: Path = ROOT) -> int | None:
         return None
     size = stat.f_blocks * stat.f_frsize
     total = _memory_bytes(root)
-    chosen = total is not None and 0 < size < USUAL_SHM_SHARE * total and size != USUAL_SHM_BYTES
+    chosen = total is not None and 0 < size < USUAL_SHM_SHARE * total and size not in USUAL_SHM_BYTES
     return size if chosen else None
 
 

@@ -21,7 +21,13 @@ ABSENT = """
 class Absent:
     def unsupported(self, problem, case):
         return "not here"
+
+    def prepare(self, problem, steps):
+        raise NotImplementedError
 """
+
+# More blocks than this were disturbed: somebody else works on this machine, and three rounds may decide nothing.
+BUSY_SHARE = 0.1
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
@@ -56,7 +62,9 @@ def test_every_target_is_met_without_network_or_root_and_compiled_engines_compil
     assert quick.ended.returncode == 0, quick.ended.stdout[-4000:] + quick.ended.stderr[-4000:]
     rows = table(only_run(quick.results), "summary")
     assert sorted(row["engine"] for row in rows) == sorted(ENGINES)
-    assert {(row["outcome"], row["targets_met"], row["rounds"]) for row in rows} == {("ok", "yes", "3")}
+    assert {(row["outcome"], row["rounds"]) for row in rows} == {("ok", "3")}
+    busy = max(float(row["disturbed_share"]) for row in rows) > BUSY_SHARE
+    assert {row["targets_met"] for row in rows} <= {"yes", *(["undecided"] * busy)}, [row["targets"] for row in rows]
     graphs = {row["engine"]: row["graphs"] for row in rows}
     assert float(graphs["compile"]) == float(graphs["compile_step"]) == 1
 
@@ -124,7 +132,7 @@ def test_a_signal_ends_with_130_and_keeps_what_is_finished(place, number):
 @pytest.mark.parametrize("how", ["read-only", "somebody else's"])
 def test_results_that_cannot_be_written_are_one_line_and_2(run, tmp_path, how):
     results = tmp_path / "results"
-    results.mkdir(mode=0o500)
+    results.mkdir(mode=0o555)
     options = "ro" if how == "read-only" else "z"
     ended = run("run", *ONE, flags=(f"--volume={results}:/results:{options}",))
     assert (ended.returncode, ended.stdout) == (2, "")
