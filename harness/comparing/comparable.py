@@ -11,7 +11,7 @@ from harness.plan.text import printable
 # What else a user may declare to differ: these are of a case, not of a machine.
 CASE_KEYS = ("threads", "workload")
 # Facts that make two runs less alike, but may be wanted to differ.
-_WARNED = ("gpu_driver", "gpu_power_limit_w", "gpu_uuid", "system", "compiler", "numpy", "triton")
+_WARNED = ("gpu_driver", "gpu_power_limit_w", "gpu_uuid", "system", "compiler", "numpy", "triton", "image")
 FEW_ROUNDS = 5
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path("/")
+from harness.measuring.kernel import ROOT
+from harness.measuring.limits import cpu_quota
 
 
 @dataclass(frozen=True)
@@ -93,25 +94,3 @@ def cpu_list(text: str) -> list[int]:
         low, dash, high = part.partition("-")
         cpus += range(int(low), int(high if dash else low) + 1)
     return cpus
-
-
-def cpu_quota(root: Path = ROOT) -> float | None:
-    """Return how many CPUs' time the container may use, or None without a limit."""
-    fields = _fields(root / "sys/fs/cgroup/cpu.max")  # version 2: "200000 100000" or "max 100000"
-    if not fields:
-        fields = [
-            *_fields(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us"),  # version 1: -1 is no limit
-            *_fields(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-        ]
-    try:
-        quota, period = (float(field) for field in fields)
-    except ValueError:  # "max", or nothing to read
-        return None
-    return quota / period if quota > 0 and period > 0 else None
-
-
-def _fields(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8").split()
-    except OSError:
-        return []

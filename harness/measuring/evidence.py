@@ -1,8 +1,8 @@
 """What disturbs a block, known by evidence and not by its being slow. Never imports torch.
 
 CPU: the kernel took a core away (involuntary context switches), the thread did not run all the time (wall against
-thread time), the hypervisor took the core (steal), the clock fell; how fast a core is, `measuring.core` tells. GPU:
-what `measuring.nvml` says of its clocks.
+thread time), the container was stopped for its quota, the hypervisor took the core (steal), the clock fell; how fast a
+core is, `measuring.core` tells. GPU: what `measuring.nvml` says of its clocks.
 """
 
 import os
@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
-from harness.measuring.cpus import ROOT
+from harness.measuring.kernel import ROOT
+from harness.measuring.limits import tightest_quota
 from harness.measuring.nvml import DISTURBING_REASONS, Gpu
 
 # A thread that was kept from running for less than this share of a block did not lose more than the number is good for.
@@ -84,6 +85,8 @@ class CpuEvidence:
         self._switches = switches
         self._steal = _Steal(cpus, root)
         self._stolen = self._steal.ticks()
+        self._throttles = _Throttles(root)
+        self._throttled = self._throttles.counts()
         self._frequency = _Frequency(cpus, root)
         self._before = (0, 0)
 
@@ -101,10 +104,13 @@ class CpuEvidence:
         return "waited" if self._alone and taken_ns - (ran - ran_before) > WAITED_SHARE * taken_ns else ""
 
     def afterwards(self) -> str:
-        """Return what else did: `stolen` or `slow clock`."""
-        before, self._stolen = self._stolen, self._steal.ticks()
+        """Return what else did: `throttled`, `stolen` or `slow clock`."""
+        throttled, self._throttled = self._throttled, self._throttles.counts()
+        stolen, self._stolen = self._stolen, self._steal.ticks()
         slow = self._frequency.is_low()
-        return "stolen" if self._stolen != before else "slow clock" if slow else ""
+        if self._throttled != throttled:
+            return "throttled"
+        return "stolen" if self._stolen != stolen else "slow clock" if slow else ""
 
 
 class GpuEvidence:
@@ -166,6 +172,23 @@ class _Steal:
             if fields[0] in self._names and len(fields) > 8:
                 ticks += int(fields[8])
         return ticks
+
+
+class _Throttles:
+    """Counts how often, and for how long, the kernel stopped the container for its quota; asks only where it has one.
+
+    The kernel counts when it lets the container go on, so that a process which was stopped finds itself counted.
+    """
+
+    def __init__(self, root: Path) -> None:
+        quota = tightest_quota(root)
+        self._file = None if quota is None else _CheapFile(quota.counts, size=4096)
+
+    def counts(self) -> list[bytes]:
+        if self._file is None:
+            return []
+        wanted = (b"nr_throttled ", b"throttled_usec ", b"throttled_time ")  # the last one: version 1, in nanoseconds
+        return [line for line in self._file.read().splitlines() if line.startswith(wanted)]
 
 
 class _Frequency:

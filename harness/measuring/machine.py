@@ -16,16 +16,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from harness.measuring.kernel import ROOT
+from harness.measuring.limits import cpu_quota, memory_limit_bytes, shm_limit_bytes
 from harness.measuring.nvml import visible
 
+_ALWAYS = ("cpu_model", "cpus", "gpu", "gpu_count", "gpu_mig", "torch", "python_minor", "machine_arch")
+# What a container was given less of than there is. Without a limit they are no part of a fingerprint, which so is that
+# of runs that were stored before they were known.
+_LIMITS = ("cpu_quota", "memory_limit_bytes", "shm_limit_bytes")
 # Two runs whose values differ here measure different things.
-COMPARABLE = ("cpu_model", "cpus", "gpu", "gpu_count", "gpu_mig", "torch", "python_minor", "machine_arch")
+COMPARABLE = (*_ALWAYS, *_LIMITS)
 
 
-def describe_machine(device: str) -> dict[str, Any]:
+def describe_machine(device: str, root: Path = ROOT) -> dict[str, Any]:
     """Return hardware and software as a JSON object; for a CUDA device with what nvidia-smi says of the GPUs.
 
-    Memory in bytes. A fact that cannot be read is left out.
+    Memory in bytes. A fact that cannot be read is left out. root: where the container's limits are read; tests have
+    another.
     """
     facts: dict[str, Any] = {
         "cpu_model": _cpu_model(),
@@ -39,6 +46,10 @@ def describe_machine(device: str) -> dict[str, Any]:
         "numpy": _version("numpy"),
         "triton": _version("triton"),
         "compiler": _compiler(),
+        "cpu_quota": cpu_quota(root),
+        "memory_limit_bytes": memory_limit_bytes(root),
+        "shm_limit_bytes": shm_limit_bytes(root),
+        "image": _image(),
     }
     if device.startswith("cuda"):
         facts |= _gpu(device)
@@ -55,7 +66,7 @@ def slug(facts: Mapping[str, Any]) -> str:
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Return twelve hex digits that are equal where two runs may be compared."""
-    kept = {name: facts.get(name) for name in COMPARABLE}
+    kept = {name: facts.get(name) for name in _ALWAYS} | {name: facts[name] for name in _LIMITS if name in facts}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -81,6 +92,12 @@ def _memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
+
+
+def _image() -> str | None:
+    """Return the digest of the image that this runs in, which only who starts it knows. Its commit is in every row."""
+    named = os.environ.get("HARNESS_IMAGE", "")
+    return named if re.fullmatch(r"[A-Za-z0-9._:/@+-]{1,300}", named) else None
 
 
 def _compiler() -> str | None:

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from harness.measuring import cpus
-from harness.measuring.cpus import Placement, away_from_workers, cpu_list, cpu_quota, physical_cores, pin, place
+from harness.measuring.cpus import Placement, away_from_workers, cpu_list, physical_cores, pin, place
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_where_the_system_cannot_pin_nobody_is_pinned(monkeypatch):
         assert allowed is None
 
 
-# Cores, lists and quotas
+# Cores and lists
 
 
 @pytest.mark.parametrize(
@@ -128,25 +128,6 @@ def test_where_the_siblings_cannot_be_read_each_cpu_is_a_core(machine, text):
     for cpu in range(4):
         (root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").write_text(text)
     assert physical_cores(range(4), root) == [[0], [1], [2], [3]]
-
-
-@pytest.mark.parametrize(
-    ("files", "quota"),
-    [
-        ({}, None),
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "100000\n"}, None),
-        ({"cpu.max": "0 0\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
-        ({"cpu/cpu.cfs_quota_us": "50000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        # Both are mounted: the second version is the one in force.
-        ({"cpu.max": "max 1\n", "cpu/cpu.cfs_quota_us": "5\n", "cpu/cpu.cfs_period_us": "1\n"}, None),
-    ],
-)
-def test_a_quota_is_how_many_cpus_time_may_be_used(machine, files, quota):
-    assert cpu_quota(machine(files=files)) == quota
 
 
 # This machine

@@ -103,6 +103,38 @@ def test_stolen_time_is_counted_from_one_block_to_the_next_because_the_kernel_bo
     assert [machine.block(evidence) for _ in range(2)] == ["stolen", ""]
 
 
+@pytest.mark.parametrize(
+    ("quota", "stat", "before", "after"),
+    [
+        ("cpu.max", "cpu.stat", "nr_throttled 3\nthrottled_usec 900\n", "nr_throttled 4\nthrottled_usec 901\n"),
+        ("cpu.max", "cpu.stat", "nr_throttled 3\nthrottled_usec 900\n", "nr_throttled 3\nthrottled_usec 950\n"),
+        ("cpu/cpu.cfs_quota_us", "cpu/cpu.stat", "nr_throttled 0\nthrottled_time 0\n", "nr_throttled 1\n"),
+    ],
+    ids=["version 2", "for how long", "version 1"],
+)
+def test_a_container_that_is_stopped_for_its_quota_is_throttled(machine, quota, stat, before, after):
+    def counted(text):
+        (machine.root / "sys/fs/cgroup" / stat).write_text(f"nr_periods 70\n{text}")
+
+    (machine.root / "sys/fs/cgroup/cpu").mkdir(parents=True)
+    (machine.root / "sys/fs/cgroup" / quota).write_text("50000" if "cfs" in quota else "50000 100000")
+    (machine.root / "sys/fs/cgroup/cpu/cpu.cfs_period_us").write_text("100000")
+    counted(before)
+    evidence = machine.evidence()
+    assert machine.block(evidence) == ""
+    assert machine.block(evidence, lambda: counted(after), ran_ns=MS) == "throttled"  # and has waited
+    assert machine.block(evidence, lambda: counted(f"{after}nr_periods 71\n")) == ""
+
+
+def test_without_a_quota_nobody_asks_whether_the_container_was_stopped(machine):
+    (machine.root / "sys/fs/cgroup").mkdir(parents=True)
+    (machine.root / "sys/fs/cgroup/cpu.max").write_text("max 100000")
+    stat = machine.root / "sys/fs/cgroup/cpu.stat"
+    stat.write_text("nr_throttled 0\n")
+    evidence = machine.evidence()
+    assert machine.block(evidence, lambda: stat.write_text("nr_throttled 9\n")) == ""
+
+
 def test_a_kernel_that_counts_no_stolen_time_says_nothing(machine):
     (machine.root / "proc/stat").write_text("cpu  1 2 3\ncpu1 1 2 3\n")
     evidence = machine.evidence()

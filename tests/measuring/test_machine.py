@@ -2,7 +2,9 @@ import json
 import os
 import platform
 import socket
+import sys
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
@@ -89,10 +91,69 @@ def test_a_fingerprint_is_stable_and_twelve_hex_digits_long():
     assert int(told, 16) >= 0
 
 
-def test_every_fact_that_decides_comparability_is_looked_up(nvidia_smi, monkeypatch):
+def test_a_machine_without_limits_keeps_the_fingerprint_that_its_runs_were_stored_with():
+    (folder,) = (Path(sys.modules["harness"].__file__).parents[1] / "results/amd-epyc-2c").iterdir()
+    header = json.loads((folder / "journal.jsonl").read_text("utf-8").partition("\n")[0])
+    assert fingerprint(json.loads((folder / "machine.json").read_text("utf-8"))) == header["fingerprint"]
+
+
+LIMITED = {
+    "proc/meminfo": f"MemTotal: {16 * 2**20} kB\n",
+    "sys/fs/cgroup/cpu.max": "150000 100000\n",
+    "sys/fs/cgroup/memory.max": f"{4 * 2**30}\n",
+}
+
+
+@pytest.fixture
+def container(tmp_path, monkeypatch):
+    """The root folder of a container with limits, and with /dev/shm of so many bytes."""
+    for name, text in LIMITED.items():
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def make(shm_bytes: int = 2**27) -> Path:
+        size = os.statvfs_result((4096, 4096, shm_bytes // 4096, 0, 0, 0, 0, 0, 0, 255))
+        monkeypatch.setattr(os, "statvfs", lambda _path: size)
+        return tmp_path / "root"
+
+    return make
+
+
+def test_every_fact_that_decides_comparability_is_looked_up(nvidia_smi, monkeypatch, container):
     nvidia_smi(H200)
     monkeypatch.setattr(machine_module, "version", lambda package: {"torch": "2.13.0+cu130"}.get(package, "1.0"))
-    assert set(COMPARABLE) - set(describe_machine("cuda")) == set()
+    facts = describe_machine("cuda", container())
+    assert set(COMPARABLE) - set(facts) == set()
+    limits = {name: facts[name] for name in ("cpu_quota", "memory_limit_bytes", "shm_limit_bytes")}
+    assert limits == {"cpu_quota": 1.5, "memory_limit_bytes": 4 * 2**30, "shm_limit_bytes": 2**27}
+
+
+def test_containers_of_the_same_limits_are_comparable_and_none_with_a_machine_that_has_none(container, tmp_path):
+    here = {fingerprint(describe_machine("cpu", container())) for _ in range(2)}
+    others = {fingerprint(describe_machine("cpu", container(2**28))), fingerprint(describe_machine("cpu", tmp_path))}
+    assert len(here) == 1
+    assert len(here | others) == 3
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("localhost/harness@sha256:" + "0f" * 32, True),
+        ("sha256:" + "0f" * 32, True),
+        ("", False),
+        ("\x1b[31m", False),
+        ("a b", False),
+        ("a" * 301, False),
+    ],
+)
+def test_the_image_is_told_as_whoever_started_it_named_it_and_makes_no_fingerprint(named, told, monkeypatch):
+    monkeypatch.delenv("HARNESS_IMAGE", raising=False)
+    without = describe_machine("cpu")
+    monkeypatch.setenv("HARNESS_IMAGE", named)
+    facts = describe_machine("cpu")
+    assert facts.get("image") == (named if told else None)
+    assert fingerprint(facts) == fingerprint(without)
 
 
 def test_the_facts_are_json_without_gaps(monkeypatch):

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.measuring.cpus import ROOT
 from harness.measuring.doctor import activity, clocks, cores, environment, gpu, software
 from harness.measuring.doctor.findings import Finding, Severity
+from harness.measuring.kernel import ROOT
 from harness.measuring.nvml import library
 
 __all__ = ["Finding", "Severity", "examine"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.measuring.doctor.findings import Finding, gib, ok, warning, worthless
-from harness.measuring.doctor.kernel import control_groups, read_counts, read_text
+from harness.measuring.kernel import control_groups, read_counts, read_text
 
 # Fifty ticks of the kernel's 100 Hz accounting: 10 % of a core is five of them, clear of one tick's chance.
 INTERVAL_S = 0.5

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from harness.measuring.doctor.findings import Finding, ok, warning
-from harness.measuring.doctor.kernel import is_virtual, read_text
+from harness.measuring.kernel import is_virtual, read_text
 
 # A block of 10 ms is timed by two reads, its evidence by a few more: at 1 µs they are still nothing; an HPET is slower.
 CLOCK_READ_NS = 1000

@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.measuring.cpus import cpu_list, cpu_quota, physical_cores
+from harness.measuring.cpus import cpu_list, physical_cores
 from harness.measuring.doctor.findings import Finding, gib, ok, warning, worthless
-from harness.measuring.doctor.kernel import control_groups, is_virtual, read_counts, read_text
+from harness.measuring.kernel import is_virtual, read_counts, read_text
+from harness.measuring.limits import cpu_quota, memory_limit_bytes
 
 # Importing torch takes about 0.4 GiB, a compiled engine's first call with g++ beside it some 1.5 GiB.
 SCARCE_MEMORY_BYTES, TOO_LITTLE_MEMORY_BYTES = 2 * 2**30, 2**30
@@ -83,11 +84,8 @@ def memory(root: Path) -> Iterator[Finding]:
     limits = {}
     if "MemTotal" in (machine := read_counts(root / "proc/meminfo")):
         limits["the machine's"] = machine["MemTotal"] * 1024
-    for folder in control_groups(root, "memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            text = read_text(folder / name) or ""
-            if text.isdecimal():  # version 2 says "max"; version 1 a number larger than any machine
-                limits["the container's"] = min(int(text), limits.get("the container's", int(text)))
+    if (limit := memory_limit_bytes(root)) is not None:
+        limits["the container's"] = limit
     if not limits:
         return
     whose, size = min(limits.items(), key=lambda item: item[1])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.measuring.doctor.findings import Finding, Severity, ok, warning
-from harness.measuring.doctor.kernel import read_counts
+from harness.measuring.kernel import read_counts
 
 
 def _set(value: str) -> bool:

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+ROOT = Path("/")
+
 
 def read_text(path: Path) -> str | None:
     """Return a file without the space around it, or None where it cannot be read."""
