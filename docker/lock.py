@@ -57,9 +57,10 @@ def main() -> None:
 
 def requirements() -> list[str]:
     """Return what pyproject.toml asks for, to run and to build, but for torch."""
-    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))
-    wanted = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["torch"]]
-    return [each for each in (*wanted, *project["build-system"]["requires"]) if not each.startswith("torch>")]
+    file = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))
+    extras = file["project"]["optional-dependencies"]
+    wanted = [*file["project"]["dependencies"], *extras["torch"], *extras["cloud"], *file["build-system"]["requires"]]
+    return [each for each in wanted if not each.startswith("torch>")]
 
 
 def resolve(wanted: list[str], index: str | None) -> Lock:
