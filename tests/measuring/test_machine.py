@@ -129,6 +129,12 @@ def test_every_fact_that_decides_comparability_is_looked_up(nvidia_smi, monkeypa
     assert limits == {"cpu_quota": 1.5, "memory_limit_bytes": 4 * 2**30, "shm_limit_bytes": 2**27}
 
 
+@pytest.mark.parametrize("limit", ["cpu_quota", "memory_limit_bytes", "shm_limit_bytes"])
+def test_a_limit_tells_a_container_from_a_machine_and_from_another_container(limit):
+    without = {key: value for key, value in FACTS.items() if key != limit}
+    assert len({fingerprint(without), fingerprint({**without, limit: 1}), fingerprint({**without, limit: 2})}) == 3
+
+
 def test_containers_of_the_same_limits_are_comparable_and_none_with_a_machine_that_has_none(container, tmp_path):
     here = {fingerprint(describe_machine("cpu", container())) for _ in range(2)}
     others = {fingerprint(describe_machine("cpu", container(2**28))), fingerprint(describe_machine("cpu", tmp_path))}
