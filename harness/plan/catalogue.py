@@ -58,6 +58,11 @@ ENGINES: Mapping[str, Entry] = {
         5,
         6,
     ),
+    "ddp": Entry(
+        f"{_ENGINES}.ddp:Ddp",
+        "autograd in several processes, each on its share of the batch: --ranks N",
+        3,
+    ),
     "frozen": Entry(
         f"{_ENGINES}.frozen:Frozen",
         "never changes: tells the machine from the commit",
