@@ -73,6 +73,9 @@ ENGINES: Mapping[str, Entry] = {
 WORKLOADS: Mapping[str, Entry] = {
     "line": Entry(f"{_WORKLOADS}.line:Line", "y = 2x + 1 with noise, learnt by a 1-10-1 ReLU network"),
     "line_deep": Entry(f"{_WORKLOADS}.line_deep:LineDeep", "the same with a second hidden layer, 1-10-10-1"),
+    "wide": Entry(
+        f"{_WORKLOADS}.wide:Wide", "ten classes by a 256-1024-1024-10 network: enough work for several ranks"
+    ),
 }
 
 GROUPS = {"engine": "gradient_harness.engines", "workload": "gradient_harness.workloads"}
