@@ -96,6 +96,12 @@ def tests_cloud(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_distributed(session: nox.Session) -> None:
+    """Test training by several ranks, for real on this machine's CPU; arguments go to pytest."""
+    session.run(install_checks(session), "-m", "pytest", "tests/distributed", *session.posargs, external=True)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
     python = install(session, *LINT_TOOLS)

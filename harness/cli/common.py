@@ -37,6 +37,7 @@ _PLAN = (
     click.option(
         "--threads", multiple=True, type=int, metavar="N", help="torch's threads; default: the cores that are free."
     ),
+    click.option("--ranks", multiple=True, type=int, metavar="N", help="Processes that share each batch (engine ddp)."),
     click.option("--sweep", "sweep_file", type=PATH, metavar="FILE", help="What to run, as TOML."),
     click.option("--timeout", type=click.IntRange(1, 604_800), metavar="S", help="Longest phase; default 600."),
     click.option("--out", type=PATH, default=Path("results"), metavar="DIR", show_default=True),

@@ -18,7 +18,7 @@ class Placement:
     """Where a worker runs.
 
     worker, parent: numbers of logical CPUs; empty where the system cannot pin (macOS). threads: torch's intra-op
-    threads; None leaves it to torch.
+    threads, of each rank; None leaves it to torch.
     """
 
     worker: tuple[int, ...]
@@ -26,16 +26,21 @@ class Placement:
     threads: int | None
 
 
-def place(device: str, threads: int | None, allowed: Iterable[int] | None = None, root: Path = ROOT) -> Placement:
+def place(
+    device: str, threads: int | None, allowed: Iterable[int] | None = None, root: Path = ROOT, ranks: int = 1
+) -> Placement:
     """Choose CPUs and threads for a case; threads None: one for each core that is left, within the container's quota.
 
     A CPU case gets one logical CPU per thread, each on a core of its own. A CUDA case gets every CPU but the parent's:
     there autograd and the driver have threads of their own. Only a case with more threads than cores that are left
     takes the parent's core as well.
+
+    Several ranks share all that equally, and each has at least one thread; `share_of` says which CPUs are whose.
     """
     if allowed is None:
         if not hasattr(os, "sched_getaffinity"):
-            return Placement((), (), threads)
+            shared = threads is None and ranks > 1
+            return Placement((), (), max(1, (os.cpu_count() or 1) // ranks) if shared else threads)
         allowed = os.sched_getaffinity(0)
     cores = physical_cores(allowed, root)
     # The first core answers most interrupts: the parent may have it.
@@ -46,11 +51,29 @@ def place(device: str, threads: int | None, allowed: Iterable[int] | None = None
     if threads is None:
         quota = cpu_quota(root)
         threads = len(free) if quota is None else max(1, min(len(free), int(quota)))
-    if threads > len(free):
-        return Placement(tuple(sorted(allowed)), parent, threads)
+        threads = max(1, threads // ranks)
+    wanted = ranks * threads
+    if wanted > len(free):
+        # Ranks sleep while they wait for each other: a core of its own is worth more to each than to the parent.
+        whole = ranks > 1 and not device.startswith("cuda") and wanted <= len(cores)
+        return Placement(
+            tuple(core[0] for core in cores[-wanted:]) if whole else tuple(sorted(allowed)), parent, threads
+        )
     if device.startswith("cuda"):
         return Placement(tuple(sorted(cpu for core in free for cpu in core)), parent, threads)
-    return Placement(tuple(core[0] for core in free[-threads:]), parent, threads)
+    return Placement(tuple(core[0] for core in free[-wanted:]), parent, threads)
+
+
+def share_of(cpus: tuple[int, ...], rank: int, ranks: int, threads: int | None, device: str) -> tuple[int, ...]:
+    """Return the CPUs of one rank: its own where there is one for each thread of all ranks, else all of them."""
+    if threads is None or device.startswith("cuda") or len(cpus) != ranks * threads:
+        return cpus
+    return cpus[rank * threads : (rank + 1) * threads]
+
+
+def crowded(cpus: tuple[int, ...], ranks: int, threads: int, root: Path = ROOT) -> bool:
+    """Whether several ranks have fewer cores than threads, all together; False where nobody is pinned."""
+    return ranks > 1 and bool(cpus) and len(physical_cores(cpus, root)) < ranks * threads
 
 
 def pin(cpus: Iterable[int]) -> None:

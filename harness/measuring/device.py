@@ -12,7 +12,7 @@ import torch
 
 from harness.measuring import nvml
 from harness.measuring.core import CoreEvidence
-from harness.measuring.evidence import CpuEvidence, Evidence, GpuEvidence, Together
+from harness.measuring.evidence import CpuEvidence, Delayed, Evidence, GpuEvidence, Together
 from harness.measuring.sampling import quantile_of
 
 # How many kernel launches may wait in the queue of a stream before the next one blocks: 1024; half is on the safe side.
@@ -28,8 +28,11 @@ class Device(Protocol):
         """Wait until the device has done everything that it was given."""
         ...
 
-    def evidence(self, cpus: Iterable[int], threads: int) -> Evidence:
-        """Return what tells whether a block was disturbed, for a process pinned to these CPUs."""
+    def evidence(self, cpus: Iterable[int], threads: int, *, takes_turns: bool = False) -> Evidence:
+        """Return what tells whether a block was disturbed, for a process pinned to these CPUs.
+
+        takes_turns: whether the thread that computes shares its core with others of its process.
+        """
         ...
 
     def begin(self) -> None:
@@ -61,8 +64,10 @@ class Cpu:
     def synchronize(self) -> None:
         """Nothing is pending."""
 
-    def evidence(self, cpus: Iterable[int], threads: int) -> Evidence:
-        """With one thread, all work is done by the thread that calls."""
+    def evidence(self, cpus: Iterable[int], threads: int, *, takes_turns: bool = False) -> Evidence:
+        """With one thread, all work is done by the thread that calls; if it takes turns, a switch says nothing."""
+        if takes_turns:
+            return Together(Delayed(), CpuEvidence(cpus, alone=False, switches=lambda: 0), self._core)
         return Together(CpuEvidence(cpus, alone=threads == 1), self._core)
 
     def begin(self) -> None:
@@ -114,7 +119,13 @@ class Cuda:
         """Wait for all streams of the GPU."""
         self._cuda.synchronize(self._device)
 
-    def evidence(self, cpus: Iterable[int], threads: int) -> Evidence:  # noqa: ARG002
+    def evidence(
+        self,
+        cpus: Iterable[int],
+        threads: int,  # noqa: ARG002
+        *,
+        takes_turns: bool = False,  # noqa: ARG002
+    ) -> Evidence:
         """Watch the host as well: it launches the work. That it waits for the GPU is no disturbance."""
         host = CpuEvidence(cpus, alone=False)
         return Together(host, GpuEvidence(self._gpu)) if self._gpu else host

@@ -63,6 +63,57 @@ class Together:
         return next(filter(None, [part.afterwards() for part in self._parts]), "")
 
 
+class Delayed:
+    """Evidence that the calling thread was ready to run and another process had its core, to the nanosecond (Linux).
+
+    Threads of this process may take turns on one core: what they ran is no delay by others. root, process_time_ns and
+    thread_time_ns are replaced in tests.
+    """
+
+    def __init__(
+        self,
+        root: Path = ROOT,
+        process_time_ns: Callable[[], int] = time.process_time_ns,
+        thread_time_ns: Callable[[], int] = time.thread_time_ns,
+    ) -> None:
+        self._file = _CheapFile(root / "proc/thread-self/schedstat", size=100)
+        self._process_time_ns = process_time_ns
+        self._thread_time_ns = thread_time_ns
+        self._before = 0
+
+    def begin(self) -> None:
+        """Look, right before the block."""
+        self._before = self._others_ns()
+
+    def end(self, taken_ns: int) -> str:
+        """Return `preempted` where others had the core for more than the number is good for."""
+        return "preempted" if self._others_ns() - self._before > WAITED_SHARE * taken_ns else ""
+
+    def afterwards(self) -> str:
+        """Nothing more."""
+        return ""
+
+    def _others_ns(self) -> int:
+        fields = self._file.read().split()  # time that it ran, time that it waited for a core, how often it ran
+        own_threads = self._process_time_ns() - self._thread_time_ns()
+        return int(fields[1]) - own_threads if len(fields) == 3 else 0
+
+
+class Crowded:
+    """Evidence of more ranks than cores: they take turns in every block, and no time says how fast they would be."""
+
+    def begin(self) -> None:
+        """Nothing to look at."""
+
+    def end(self, taken_ns: int) -> str:  # noqa: ARG002
+        """Nothing: it is known anyway."""
+        return ""
+
+    def afterwards(self) -> str:
+        """Return what disturbs every block."""
+        return "fewer cores than ranks"
+
+
 class CpuEvidence:
     """Evidence of this process and the CPUs that it runs on.
 

@@ -26,8 +26,9 @@ class Request:
     """What one worker process is to do.
 
     seeds: convergence is measured over seeds 0 … seeds-1; 0 leaves it out. sampling: how long it is timed. cpus: where
-    to run; none leaves it to the system. threads: torch's intra-op threads; None leaves them to torch. fast_core_ns:
-    what `measuring.core` takes on a fast core, by the processes before; None before the first.
+    to run, all ranks together; none leaves it to the system. threads: torch's intra-op threads in each process; None
+    leaves them to torch. fast_core_ns: what `measuring.core` takes on a fast core, by the processes before; None before
+    the first.
     """
 
     case: Case
@@ -40,7 +41,7 @@ class Request:
 
     def to_line(self) -> str:
         """Return the request as its JSON line."""
-        return json.dumps({"protocol": PROTOCOL, **asdict(self)}) + "\n"
+        return json.dumps({"protocol": PROTOCOL, **asdict(self), "case": self.case.to_json()}) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> Self:

@@ -121,11 +121,13 @@ def sample(
     before: Callable[[int], None] = lambda _index: None,
     after: Callable[[int, int], None] = lambda _index, _taken_ns: None,
     announce: Callable[[str], None] = lambda _at: None,
+    agreed: Callable[[int, str], tuple[int, str]] = lambda taken_ns, disturbance: (taken_ns, disturbance),
 ) -> Samples:
     """Time blocks by the rule; raises RuntimeError when the clock stands still or runs backwards.
 
     run() makes one block and waits for the device. evidence says what disturbed it. announce(`begin`) and
     announce(`end`) are called right around it, before(index) and after(index, taken_ns) around all that.
+    agreed(taken_ns, disturbance) is what counts of it, where several processes have made the block together.
     """
     samples = Samples(steps)
     widths: dict[int, float] = {}
@@ -139,7 +141,8 @@ def sample(
         taken = clock() - start
         disturbance = evidence.end(taken)
         announce("end")
-        samples.disturbances.append(evidence.afterwards() or disturbance)
+        taken, disturbance = agreed(taken, evidence.afterwards() or disturbance)
+        samples.disturbances.append(disturbance)
         samples.blocks_ns.append(taken)
         after(index, taken)
         if taken < 0:

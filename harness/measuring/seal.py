@@ -109,6 +109,10 @@ def _torch() -> dict[str, Any]:
         "torch.func.functional_call": torch.func.functional_call,
         "torch.cuda.synchronize": torch.cuda.synchronize,
         "torch.cuda.Event": torch.cuda.Event,
+        **{
+            f"torch.distributed.{name}": getattr(torch.distributed, name, None)
+            for name in ("all_gather_object", "all_reduce", "broadcast", "get_rank", "get_world_size")
+        },
         # torch's compiler wraps others, as `__init__`, when it is imported.
         "torch.nn.Module.__call__": torch.nn.Module.__call__,
         "torch.nn.Module._call_impl": torch.nn.Module._call_impl,

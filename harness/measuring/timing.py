@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import SystemRandom
 from typing import Any
 
 import torch
@@ -14,8 +13,10 @@ from harness.measuring.blocks import BY_CHANCE, Chosen, Kept, VariedBatches, var
 from harness.measuring.busy import Busy
 from harness.measuring.clocks import Clock
 from harness.measuring.device import Device
+from harness.measuring.peers import ALONE, Peers
 from harness.measuring.sampling import QUANTILE, Rule, Samples, block_steps, quantile_of, sample
 from harness.plan.outcome import CaseEnded, Outcome
+from harness.training import ranks
 from harness.training.contract import Problem, Updates
 from harness.training.gate import TimedBlock, check_block, check_loaded, check_updates, copied, load
 from harness.training.trial import Trial
@@ -69,7 +70,7 @@ def _tell_nobody(_at: str) -> None:
 class Timer:
     """How one process times: by which clock and rule, on which device and CPUs, telling whom.
 
-    announce(at) is called with `begin` right before and `end` right after each block.
+    announce(at) is called with `begin` right before and `end` right after each block. peers: who trains with it.
     """
 
     clock: Clock
@@ -78,6 +79,7 @@ class Timer:
     cpus: tuple[int, ...] = ()
     threads: int = 1
     announce: Callable[[str], None] = _tell_nobody
+    peers: Peers = ALONE
 
 
 def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer) -> TimedUpdates:
@@ -86,7 +88,8 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
     Every block begins with weights and inputs that no other block had – the trial's, each number varied by chance – so
     that no block's work can be known beforehand, and none begins where training has come to rest.
     """
-    clock, rule, device = timer.clock, timer.rule, timer.device
+    rule, device, peers = timer.rule, timer.device, timer.peers
+    clock = peers.clock(timer.clock)
 
     made = functools.cache(trial.batches)
 
@@ -111,7 +114,7 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
 
     warm()
     # Not by torch's or Python's generator: an engine may seed those.
-    chance = SystemRandom()
+    chance = ranks.chance()
     chosen = Chosen(chance)
     begun: dict[str, Tensor] = {}
     seed = 0
@@ -124,15 +127,16 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
         nonlocal begun, seed, loading_ns
         begun = varied(trial.parameters, chance.getrandbits(63))
         warm()
-        start = clock()
+        start = timer.clock()
         updates.load(begun)
         loaded = updates.parameters()
         device.synchronize()
-        loading_ns += clock() - start
+        loading_ns += timer.clock() - start
         check_loaded(loaded, begun)
         seed = chance.getrandbits(63)
         batches.vary(seed)
         device.synchronize()
+        ranks.wait()
 
     def block() -> None:
         nonlocal given, losses, ended
@@ -146,29 +150,32 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
         training_ns += taken_ns
         # Against blocks that the cap on batches keeps short, a few copies are much.
         least_ns = max(training_ns, (index + 1) * rule.block_ns // 2)
-        if index + 1 >= FEW_BLOCKS and loading_ns > LOADING_SHARE * least_ns:
-            raise CaseEnded(
-                Outcome.REJECTED,
-                f"while timed, loading weights takes {loading_ns / max(1, training_ns):.0%} of the time of training: "
-                "to load is to copy",
-            )
-        _check_plain(given, ended)
+        with ranks.together():
+            if index + 1 >= FEW_BLOCKS and loading_ns > LOADING_SHARE * least_ns:
+                raise CaseEnded(
+                    Outcome.REJECTED,
+                    f"while timed, loading weights takes {loading_ns / max(1, training_ns):.0%} of the time of "
+                    "training: to load is to copy",
+                )
+            _check_plain(given, ended)
         if chosen.wants(taken_ns):
             timed = TimedBlock(begun, losses, copied(ended))
             chosen.keep(Kept(index, taken_ns, seed, timed))
         finite.append(losses.isfinite().all())
         # Now and then, since what was replaced can be put back.
         if index < BY_CHANCE or chance.random() < 1 / 16:
-            seal.check()
+            with ranks.together():
+                seal.check()
 
     faults = probes.minor_faults()
     busy = Busy()
     device.begin()
-    evidence = device.evidence(timer.cpus, timer.threads)
-    samples = sample(block, steps, clock, rule, evidence, before, after, timer.announce)
-    seal.check()
-    if problem.device.type == "cpu":
-        busy.check(timer.threads)
+    evidence = peers.evidence(device, timer.cpus, timer.threads)
+    samples = sample(block, steps, timer.clock, rule, evidence, before, after, timer.announce, peers.agreed)
+    with ranks.together():
+        seal.check()
+        if problem.device.type == "cpu":
+            busy.check(peers.threads(timer.threads))
     count = steps * len(samples.blocks_ns)
     facts = _facts(samples) | device.end() | {"minor_faults_per_step": (probes.minor_faults() - faults) / count}
     return TimedUpdates(batches, chosen.all(), all(bool(value) for value in finite), facts)
@@ -177,7 +184,7 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
 def time_latency(updates: Updates, trial: Trial, timer: Timer) -> Singles:
     """Time single updates, each from its call until the device has done it."""
     batches = VariedBatches.of(trial, 1)
-    chance = SystemRandom()
+    chance = ranks.chance()
     batches.vary(chance.getrandbits(63))
     start = varied(trial.parameters, chance.getrandbits(63))
     load(updates, start)
@@ -185,10 +192,11 @@ def time_latency(updates: Updates, trial: Trial, timer: Timer) -> Singles:
     losses: list[Tensor] = []
     while len(taken) < LATENCY_CALLS and sum(taken) < LATENCY_NS:
         timer.device.synchronize()
+        ranks.wait()
         began = timer.clock()
         loss = updates(batches.inputs, batches.targets)
         timer.device.synchronize()
-        taken.append(timer.clock() - began)
+        taken.append(timer.peers.agreed(timer.clock() - began, "")[0])
         losses.append(loss.detach().clone())
     ended = updates.parameters()
     _check_plain(loss, ended)
@@ -206,7 +214,8 @@ def check_timed(problem: Problem, updates: Updates, timed: TimedUpdates) -> floa
     for kept in timed.checked:
         batches.vary(kept.seed)
         check_block(problem, updates, batches.inputs, batches.targets, kept.block)
-    seal.check()
+    with ranks.together():
+        seal.check()
     if not timed.finite:
         raise CaseEnded(Outcome.NOT_CONVERGED, "training leaves the finite numbers while timed")
     return share

@@ -3,42 +3,29 @@
 `python -m harness.measuring.worker` reads one request (`measuring.protocol`) from stdin and writes events to stdout.
 """
 
-import ctypes
 import functools
 import math
 import os
-import signal
 import sys
-import time
-import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.measuring import seal
 from harness.measuring.clocks import Clock, monotonic_ns
-from harness.measuring.cpus import pin
+from harness.measuring.cpus import crowded, pin
+from harness.measuring.ending import Record, die_with_parent, run_to_its_end
 from harness.measuring.protocol import PROTOCOL, EventStream, Request, claim_stdout
 from harness.plan.catalogue import label
 from harness.plan.outcome import CaseEnded, Outcome
 
 if TYPE_CHECKING:
+    import torch
+
     from harness.measuring.device import Device
+    from harness.measuring.peers import Peers
     from harness.training.contract import Problem, Updates, Workload
     from harness.training.trial import Trial
-
-
-@dataclass
-class Record:
-    """What is learnt about one case in one round; the journal keeps it as JSON. Times are in nanoseconds."""
-
-    outcome: Outcome = Outcome.OK
-    reason: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as one flat JSON object."""
-        return {"outcome": self.outcome, "reason": self.reason, **self.facts}
 
 
 @dataclass(frozen=True)
@@ -48,16 +35,29 @@ class _Prepared:
     updates: "Updates"
     trial: "Trial"
     device: "Device"
+    peers: "Peers"
     broken: Callable[[], str | None]  # of the seal, as it was before the engine could replace that too
 
 
 class Worker:
-    """Takes one case through its phases and fills a record."""
+    """Takes one case through its phases and fills a record.
 
-    def __init__(self, request: Request, events: EventStream, clock: Clock = monotonic_ns) -> None:
+    rank, all_cpus: its number and the CPUs of all ranks, where the case has several.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        events: EventStream,
+        clock: Clock = monotonic_ns,
+        rank: int = 0,
+        all_cpus: tuple[int, ...] = (),
+    ) -> None:
         self._request = request
         self._events = events
         self._clock = clock
+        self._rank = rank
+        self._all_cpus = all_cpus
         self.record = Record()
 
     def run(self) -> None:
@@ -85,9 +85,7 @@ class Worker:
             self._converge(prepared)
 
         self._phase("end")
-        replaced = prepared.broken()
-        if replaced is not None:
-            raise CaseEnded(Outcome.REJECTED, seal.told(replaced))
+        self._end(prepared)
         facts["workload_digest"] = self._digest(prepared)
 
     def _phase(self, phase: str) -> int:
@@ -111,19 +109,26 @@ class Worker:
         import torch
 
         from harness.measuring.device import device_of
+        from harness.measuring.peers import ALONE, Ranks
         from harness.training import loading, reference, trial
 
         case, facts = self._request.case, self.record.facts
         facts["threads"] = torch.get_num_threads()
-        facts["cpus"] = sorted(os.sched_getaffinity(0)) if self._request.cpus else []
+        own = sorted(os.sched_getaffinity(0)) if self._request.cpus else []
+        facts["cpus"] = list(self._all_cpus) if case.ranks > 1 else own
         if case.device.startswith("cuda") and not torch.cuda.is_available():
             raise CaseEnded(Outcome.UNSUPPORTED, "torch finds no CUDA device; use --device cpu")
-        measured = device_of(torch.device(case.device), self._request.fast_core_ns)
+        device, dtype = self._join(), getattr(torch, case.dtype)
+        measured = device_of(device, self._request.fast_core_ns)
         broken = functools.partial(seal.broken, seal.take())
-        device, dtype = torch.device(case.device), getattr(torch, case.dtype)
         workload = loading.load_workload(case.workload)
         facts["convergence_targets"] = asdict(workload.targets)
         engine = loading.load_engine(case.engine)
+        together = getattr(engine, "takes_ranks", False)
+        if case.ranks > 1 and not together:
+            raise CaseEnded(
+                Outcome.UNSUPPORTED, f"engine {label(case.engine)} trains in one process; several ranks take ddp"
+            )
         problem = trial.problem_of(workload, case.batch_size, device, dtype)
         facts["parameters"] = sum(value.numel() for value in problem.template.parameters())
         reason = reference.unbounded(problem) or engine.unsupported(problem, case)
@@ -131,7 +136,39 @@ class Worker:
             raise CaseEnded(Outcome.UNSUPPORTED, reason)
         start = trial.begin(workload, case.batch_size, self._request.round, device, dtype)
         updates = engine.prepare(problem, steps=20)
-        return _Prepared(workload, problem, updates, start, measured, broken)
+        is_crowded = crowded(self._all_cpus, case.ranks, facts["threads"])
+        peers = Ranks(is_crowded) if together else ALONE
+        return _Prepared(workload, problem, updates, start, measured, peers, broken)
+
+    def _join(self) -> "torch.device":
+        """Return where this process trains, after it has found the others; each rank has a GPU of its own."""
+        import torch
+
+        from harness.training import ranks
+
+        case = self._request.case
+        device = torch.device(case.device)
+        if case.ranks == 1:
+            return device
+        if device.type == "cuda":
+            if torch.cuda.device_count() < case.ranks:
+                raise CaseEnded(
+                    Outcome.UNSUPPORTED,
+                    f"{case.ranks} ranks need a GPU each, and torch finds {torch.cuda.device_count()}",
+                )
+            device = torch.device("cuda", self._rank)
+            torch.cuda.set_device(device)
+        ranks.join(device)
+        return device
+
+    def _end(self, prepared: _Prepared) -> None:
+        """Check that nothing was replaced; raises CaseEnded (`rejected`)."""
+        from harness.training import ranks
+
+        replaced = prepared.broken()
+        with ranks.together():
+            if replaced is not None:
+                raise CaseEnded(Outcome.REJECTED, seal.told(replaced))
 
     def _digest(self, prepared: _Prepared) -> str:
         from harness.training.trial import digest_of
@@ -162,7 +199,7 @@ class Worker:
 
     def _time(self, prepared: _Prepared) -> None:
         """Time blocks, then check that they did the work; only then do their times enter the record."""
-        from harness.measuring import probes
+        from harness.measuring import peers, probes
         from harness.measuring.sampling import Rule
         from harness.measuring.timing import Timer, check_singles, check_timed, time_latency, time_updates
 
@@ -170,11 +207,16 @@ class Worker:
         sampling = self._request.sampling
         timer = Timer(
             clock=self._clock,
-            rule=Rule(relative_width=sampling.relative_width, budget_ns=sampling.budget_ns),
+            rule=Rule(
+                relative_width=sampling.relative_width,
+                budget_ns=sampling.budget_ns,
+                **({"block_ns": peers.BLOCK_NS} if self._request.case.ranks > 1 else {}),
+            ),
             device=prepared.device,
             cpus=self._request.cpus,
             threads=facts["threads"],
             announce=self._events.block,
+            peers=prepared.peers,
         )
         compiled = probes.compilation()
         timed = time_updates(problem, updates, trial, timer)
@@ -185,9 +227,11 @@ class Worker:
         facts["gate_share"] = max(facts["gate_share"], check_timed(problem, updates, timed))
         check_singles(problem, updates, singles)
         inputs, targets = trial.batches(min(10, trial.max_steps() or 10))
-        inside = prepared.device.inside(
-            lambda steps: updates(inputs[:steps], targets[:steps]), len(inputs), singles.latency_ns
-        )
+        inside: dict[str, Any] = {}
+        if self._request.case.ranks == 1:  # what each rank would look at, it would look at alone
+            inside = prepared.device.inside(
+                lambda steps: updates(inputs[:steps], targets[:steps]), len(inputs), singles.latency_ns
+            )
         facts |= {"graphs": state.graphs, "graph_breaks": state.breaks, "recompiles": state.recompiles}
         facts |= timed.facts | {"latency_ns": singles.latency_ns} | inside
 
@@ -207,65 +251,17 @@ class Worker:
 
 def main() -> None:
     """Measure the case on stdin; whatever happens to it becomes a record, and the exit code is 0."""
-    _die_with_parent()
+    die_with_parent()
     events = claim_stdout()
     events.send("hello", protocol=PROTOCOL)
     request = Request.from_line(sys.stdin.readline())
     pin(request.cpus)
     worker = Worker(request, events)
-    started = time.time()
-    try:
-        worker.run()
-    except CaseEnded as ended:
-        worker.record.outcome, worker.record.reason = ended.outcome, ended.reason
-    except Exception as error:  # noqa: BLE001 - a user's engine may raise anything; it becomes a row
-        traceback.print_exc()
-        worker.record.outcome, worker.record.reason = _outcome_of(error), _one_line(error)
-    if worker.record.outcome is not Outcome.OK:
-        # A fast wrong answer never gets a number.
-        for name in _TIMES:
-            worker.record.facts.pop(name, None)
-    worker.record.facts["peak_rss_bytes"] = _peak_rss_bytes()
-    worker.record.facts["started_unix_s"] = started
+    run_to_its_end(worker.run, worker.record)
     events.send("record", record=worker.record.to_json())
     # What the record says is all that is wanted: taking torch down in good order would cost another second.
     sys.stderr.flush()
     os._exit(0)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when the one that started it is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-_TIMES = (
-    *("step_ns", "step_median_ns", "step_min_ns", "latency_ns", "device_ns", "kernel_ns", "energy_per_step_j"),
-    *("blocks_ns", "counted", "timed_ns"),
-)
-
-
-def _outcome_of(error: Exception) -> Outcome:
-    try:
-        from harness.measuring.probes import out_of_memory
-    except ImportError:  # torch is not there
-        return Outcome.CRASHED
-    return Outcome.OUT_OF_MEMORY if out_of_memory(error) else Outcome.CRASHED
-
-
-def _one_line(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({label(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}{f': {text[0]}' if text else ''}{place}"
-
-
-def _peak_rss_bytes() -> int | None:
-    try:
-        from harness.measuring.probes import peak_rss_bytes
-    except ImportError:
-        return None
-    return peak_rss_bytes()
 
 
 if __name__ == "__main__":

@@ -12,17 +12,19 @@ from harness.plan.text import shown
 
 MAX_BATCH_SIZE = 2**28
 MAX_THREADS = 4096
+MAX_RANKS = 1024
 
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """workload × engine × device × dtype × batch size × threads.
+    """workload × engine × device × dtype × batch size × threads × ranks.
 
     workload, engine: names of the catalogue or `/absolute/file.py:Name`.
     device: `cpu`, `cuda` or `cuda:N`.
     dtype: `float32` or `float64`.
     batch_size: points per update, 1 to 2**28.
-    threads: torch's intra-op threads; None leaves the choice to torch.
+    threads: torch's intra-op threads, of each rank; None leaves the choice to torch.
+    ranks: processes that train together, each on its share of every batch; they divide it.
     """
 
     workload: str
@@ -31,21 +33,23 @@ class Case:
     dtype: str
     batch_size: int
     threads: int | None = None
+    ranks: int = 1
 
     @property
     def case_id(self) -> str:
-        """Readable name, stable across machines and commits: `line/autograd/cpu/float32/b100[/t1]`."""
+        """Readable name, stable across machines and commits: `line/autograd/cpu/float32/b100[/t1][/r2]`."""
         parts = [label(self.workload), label(self.engine), self.device, self.dtype, f"b{self.batch_size}"]
-        return "/".join(parts if self.threads is None else [*parts, f"t{self.threads}"])
+        parts += [] if self.threads is None else [f"t{self.threads}"]
+        return "/".join(parts if self.ranks == 1 else [*parts, f"r{self.ranks}"])
 
     @property
     def group(self) -> Self:
-        """The same case with the engine left open: what a ratio between engines is taken within."""
-        return replace(self, engine="")
+        """The same case with engine and ranks left open: what a ratio between engines is taken within."""
+        return replace(self, engine="", ranks=1)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the case as a JSON object."""
-        return asdict(self)
+        """Return the case as a JSON object; one of a single rank is written as before there were several."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("ranks", 1)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -77,13 +81,18 @@ def checked(case: Case) -> Case:
 
 
 def _check_values(case: Case) -> None:
-    """Raise PlanError unless device, dtype, batch size and threads are such as can be measured somewhere."""
+    """Raise PlanError unless device, dtype, batch size, threads and ranks are such as can be measured somewhere."""
     known_device(case.device)
     if case.dtype not in DTYPES:
         raise PlanError(f"dtype {shown(case.dtype)}: use {' or '.join(DTYPES)}")
     whole_number("batch size", case.batch_size, 1, MAX_BATCH_SIZE)
     if case.threads is not None:
         whole_number("threads", case.threads, 1, MAX_THREADS)
+    whole_number("ranks", case.ranks, 1, MAX_RANKS)
+    if case.batch_size % case.ranks:
+        raise PlanError(f"batch size {case.batch_size}: {case.ranks} ranks cannot share it equally; use a multiple")
+    if case.ranks > 1 and case.device.startswith("cuda:"):
+        raise PlanError(f"device {case.device}: {case.ranks} ranks take a GPU each; use cuda")
 
 
 def known_device(device: object) -> str:

@@ -58,6 +58,11 @@ ENGINES: Mapping[str, Entry] = {
         5,
         6,
     ),
+    "ddp": Entry(
+        f"{_ENGINES}.ddp:Ddp",
+        "autograd in several processes, each on its share of the batch: --ranks N",
+        3,
+    ),
     "frozen": Entry(
         f"{_ENGINES}.frozen:Frozen",
         "never changes: tells the machine from the commit",
@@ -68,6 +73,9 @@ ENGINES: Mapping[str, Entry] = {
 WORKLOADS: Mapping[str, Entry] = {
     "line": Entry(f"{_WORKLOADS}.line:Line", "y = 2x + 1 with noise, learnt by a 1-10-1 ReLU network"),
     "line_deep": Entry(f"{_WORKLOADS}.line_deep:LineDeep", "the same with a second hidden layer, 1-10-10-1"),
+    "wide": Entry(
+        f"{_WORKLOADS}.wide:Wide", "ten classes by a 256-1024-1024-10 network: enough work for several ranks"
+    ),
 }
 
 GROUPS = {"engine": "gradient_harness.engines", "workload": "gradient_harness.workloads"}

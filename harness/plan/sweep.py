@@ -42,6 +42,7 @@ class Axes:
     dtype: tuple[str, ...] = ()
     batch_size: tuple[int, ...] = ()
     threads: tuple[int, ...] = ()
+    ranks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Sweep:
 
     def to_json(self) -> dict[str, Any]:
         """Return the sweep as a JSON object."""
-        return asdict(self)
+        return {**asdict(self), "cases": [case.to_json() for case in self.cases]}
 
     @classmethod
     def from_json(cls, stored: object) -> Self:
@@ -193,7 +194,7 @@ def _axis_values(grid: object, axes: Axes, source: str) -> dict[str, Sequence[An
         raise PlanError(f"{source}: write grids as [[grid]]")
     names = [axis.name for axis in fields(Axes)]
     _only(grid, set(names), f"{source}: [[grid]]")
-    defaults: dict[str, list[Any]] = {"device": ["cpu"], "dtype": ["float32"], "threads": [None]}
+    defaults: dict[str, list[Any]] = {"device": ["cpu"], "dtype": ["float32"], "threads": [None], "ranks": [1]}
     values: dict[str, Sequence[Any]] = {}
     for name in names:
         value = getattr(axes, name) or grid.get(name, defaults.get(name))
@@ -207,11 +208,11 @@ def _axis_values(grid: object, axes: Axes, source: str) -> dict[str, Sequence[An
 
 def _cases(grid: object, axes: Axes, source: str) -> Iterator[Case]:
     values = _axis_values(grid, axes, source)
-    order = ("workload", "batch_size", "engine", "device", "dtype", "threads")
+    order = ("workload", "batch_size", "engine", "device", "dtype", "threads", "ranks")
     for combination in itertools.product(*(values[name] for name in order)):
-        workload, batch_size, engine, device, dtype, threads = combination
+        workload, batch_size, engine, device, dtype, threads, ranks = combination
         try:
-            yield checked(Case(workload, engine, device, dtype, batch_size, threads))
+            yield checked(Case(workload, engine, device, dtype, batch_size, threads, ranks))
         except PlanError as error:
             raise PlanError(f"{source}: {error}") from error
 

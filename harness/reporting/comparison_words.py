@@ -48,10 +48,11 @@ _TORCH = re.compile(r"torch: ([0-9][0-9a-z.]*)(?:\+\S+)? and ([0-9][0-9a-z.]*)(?
 # The name of a case, and the flags that choose it: with what is measured without the flag, None for several.
 _CASE_ID = re.compile(
     r"(?P<workload>[^/]+)/(?P<engine>[^/]+)/(?P<device>[^/]+)/(?P<dtype>[^/]+)/b(?P<batch_size>\d+)(/t(?P<threads>\d+))?"
+    r"(/r(?P<ranks>\d+))?"
 )
 _AXES = (
     *(("workload", None), ("engine", None), ("device", "cpu")),
-    *(("dtype", "float32"), ("batch_size", None), ("threads", None)),
+    *(("dtype", "float32"), ("batch_size", None), ("threads", None), ("ranks", None)),
 )
 
 

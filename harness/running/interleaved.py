@@ -81,7 +81,7 @@ def measure_in_turn(
     ):
 
         def placed(case: Case) -> Placement:
-            return place(case.device, case.threads, allowed)
+            return place(case.device, case.threads, allowed, ranks=case.ranks)
 
         def executor(side: Side, name: str) -> Executor:
             environment = worker_environment(Path(cache) / name, side.arm.first)

@@ -23,6 +23,8 @@ from harness.running.records import MAX_LINE_BYTES
 
 # -P keeps the folder the user stands in off the import path: a folder named `harness` there is not this program.
 WORKER = (sys.executable, "-P", "-m", "harness.measuring.worker")
+# What starts several ranks, in its place.
+_RANKS = "harness.measuring.torchrun"
 DEFAULT_TIMEOUT_S = 600.0
 _EXIT_S = 30.0
 _WAKE_S = 3600.0
@@ -94,7 +96,7 @@ class Launcher:
         oom_kills = _oom_kills()
         said = _Conversation()
         started = time.monotonic()
-        with tempfile.TemporaryFile() as stderr, self._process(stderr) as process:
+        with tempfile.TemporaryFile() as stderr, self._process(self._command(request), stderr) as process:
             timed_out = not self._listen(process, request, said, on_phase)
             if timed_out or said.fault:
                 self._end(process)
@@ -113,12 +115,18 @@ class Launcher:
         said.enter("")
         return {**record, "phases_ns": said.phases_ns, "seconds": time.monotonic() - started}
 
+    def _command(self, request: Request) -> Sequence[str]:
+        """Return what measures a case: a worker, or what starts one for each rank."""
+        if request.case.ranks == 1 or self.command[-1] != WORKER[-1]:
+            return self.command
+        return (*self.command[:-1], _RANKS)
+
     @contextlib.contextmanager
-    def _process(self, stderr: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    def _process(self, command: Sequence[str], stderr: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
         """Start a worker in a process group of its own; whatever happens, none of the group outlives this block."""
         mark = uuid.uuid4().hex
         process = subprocess.Popen(
-            self.command,
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -201,7 +209,8 @@ class Launcher:
             outcome, reason = Outcome.TIMEOUT, f"took longer than {self.timeout_s:g} s in phase {said.phase}"
         elif said.fault:
             outcome, reason = Outcome.CRASHED, f"{said.fault}, in phase {said.phase}"
-        elif code == -signal.SIGKILL and _oom_kills() > oom_kills:
+        # torchrun says of its ranks what a process says of itself by how it ends.
+        elif (code == -signal.SIGKILL or last.endswith("was killed by SIGKILL")) and _oom_kills() > oom_kills:
             outcome, reason = Outcome.OUT_OF_MEMORY, f"killed by the kernel for memory in phase {said.phase}"
         elif code < 0:
             outcome, reason = Outcome.CRASHED, f"killed by {_signal_name(-code)} in phase {said.phase}"

@@ -201,6 +201,6 @@ class Session:
                 return Launcher(worker_environment(Path(cache) / own), timeout_s=timeout_s or DEFAULT_TIMEOUT_S)
 
             def placed(case: Case) -> Placement:
-                return place(case.device, case.threads, allowed)
+                return place(case.device, case.threads, allowed, ranks=case.ranks)
 
             execute(self.sweep, self.progress, launcher, self.journal, observer, placed, after_round)

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,9 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
         seeds: Sequence[Record] = next((record["convergence"] for record in mine if "convergence" in record), [])
         convergence += [{**seed, **common} for seed in seeds]
         yardstick = by_case.get(_yardstick(case, sweep), [])
-        if _ending(yardstick)[0] is not Outcome.OK:
-            yardstick = []
-        summary.append(_summarise(common, mine, seeds, yardstick, sweep))
+        summary.append(_summarise(common, mine, seeds, _timed(yardstick), sweep))
+        if summary[-1]["outcome"] is Outcome.OK and case.ranks > 1:
+            summary[-1] |= _scaling(case, mine, _timed(by_case.get(replace(case, ranks=1).case_id, [])))
     return Tables(measurements, _frame(convergence, CONVERGENCE), _frame(summary, SUMMARY))
 
 
@@ -85,6 +86,8 @@ def _labels(case: Case, records: Sequence[Record]) -> dict[str, Any]:
         "dtype": case.dtype,
         "batch_size": case.batch_size,
         "threads": threads,
+        "ranks": case.ranks,
+        "batch_per_rank": case.batch_size // case.ranks,
         "workload_digest": next((record["workload_digest"] for record in records if "workload_digest" in record), ""),
     }
 
@@ -117,7 +120,11 @@ def _cpus(cpus: Iterable[int]) -> str:
 
 def _yardstick(case: Case, sweep: Sweep) -> str:
     return next(
-        (other.case_id for other in sweep.cases if other.engine == YARDSTICK and other.group == case.group),
+        (
+            other.case_id
+            for other in sweep.cases
+            if (other.engine, other.ranks) == (YARDSTICK, 1) and other.group == case.group
+        ),
         "",
     )
 
@@ -224,6 +231,24 @@ def _times(records: Sequence[Record], yardstick: Sequence[Record], batch_size: i
     elif pairs:
         row["ratio_to_autograd"], row["ratio_low"], row["ratio_high"] = log_interval(pairs)
     return row
+
+
+def _scaling(case: Case, records: Sequence[Record], single: Sequence[Record]) -> dict[str, Any]:
+    """Return how well a case of several ranks scales, from the rounds that it shares with that of one rank."""
+    alone = {(record["round"], record.get("threads")): record["step_ns"] for record in single}
+    pairs = [
+        alone[key] / (case.ranks * record["step_ns"])
+        for record in records
+        if (key := (record["round"], record.get("threads"))) in alone
+    ]
+    if not pairs:
+        return {}
+    return dict(zip(("scaling_efficiency", "scaling_low", "scaling_high"), log_interval(pairs), strict=True))
+
+
+def _timed(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records of a case that has times, or none."""
+    return records if _ending(records)[0] is Outcome.OK else []
 
 
 def _values(rows: Iterable[Record], name: str) -> list[float]:

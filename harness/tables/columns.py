@@ -45,6 +45,11 @@ _COMPARED = (
     Column("environment", "text", "what the fingerprint is made of: `key=value; …`"),
 )
 
+_RANKS = (
+    Column("ranks", "count", "processes that train together, each on its share of every batch"),
+    Column("batch_per_rank", "count", "points per update and rank"),
+)
+
 PHASES = {
     "start": "until the interpreter runs",
     "import": "importing torch",
@@ -106,6 +111,7 @@ MEASUREMENTS = (
     Column("peak_rss_bytes", "bytes", "most resident memory of the process"),
     Column("seconds", "s", "the whole process"),
     Column("timed_ns", "ns", "in timed blocks"),
+    *_RANKS,
     *(Column(f"phase_{name}_ns", "ns", f"by the parent's clock: {meaning}") for name, meaning in PHASES.items()),
     *_RUN,
     *_COMPARED,
@@ -167,6 +173,15 @@ SUMMARY = (
     Column("recompiles", "count", "most over rounds"),
     Column("peak_rss_bytes", "bytes", "most over rounds"),
     Column("targets", "text", "every target with what was measured"),
+    *_RANKS,
+    Column(
+        "scaling_efficiency",
+        "ratio",
+        "strong scaling: the same engine's step time with one rank over ranks × this one, at the same `batch_size` and "
+        "with as many threads each, paired by round; 1 is ideal, empty for one rank",
+    ),
+    Column("scaling_low", "ratio", "95 % t-interval on the logs, low end"),
+    Column("scaling_high", "ratio", "high end"),
     *_RUN,
     *_COMPARED,
 )

@@ -97,7 +97,11 @@ class Updates(Protocol):
 
 
 class Engine(Protocol):
-    """One way to make SGD updates. Add one with a file like `training/engines/autograd.py`, or your own."""
+    """One way to make SGD updates. Add one with a file like `training/engines/autograd.py`, or your own.
+
+    One with `takes_ranks = True` may be one of several that train together (`training.ranks`): each is given whole
+    batches and takes its share, and all end every call with the same losses, of the whole batch, and the same weights.
+    """
 
     def unsupported(self, problem: Problem, case: Case) -> str | None:
         """Return why this case cannot be done here, in one line, or None when it can."""

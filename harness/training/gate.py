@@ -9,13 +9,13 @@ the last bit, the whole block is held against the reference, within what roundin
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from random import SystemRandom
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.plan.outcome import CaseEnded, Outcome
+from harness.training import ranks
 from harness.training.contract import Problem, Updates
 from harness.training.reference import TOLERANCES, Expected, expected_update, float64_model, reference_step
 
@@ -45,8 +45,11 @@ def check_updates(problem: Problem, updates: Updates, inputs: Tensor, targets: T
         before = _snapshot(updates, problem)
         expected = _expected(model, problem, step, before, batch, target)
         losses = updates(batch.unsqueeze(0), target.unsqueeze(0))
-        worst = max(worst, _check_loss(step, losses, expected))
-        worst = max(worst, _check_parameters(step, _snapshot(updates, problem), expected))
+        with ranks.together():
+            worst = max(worst, _check_loss(step, losses, expected))
+            after = _snapshot(updates, problem)
+            worst = max(worst, _check_parameters(step, after, expected))
+        ranks.check_same(after, f"update {step}: ")
     return worst
 
 
@@ -82,18 +85,22 @@ def check_block(problem: Problem, updates: Updates, inputs: Tensor, targets: Ten
     Raises CaseEnded: `rejected`, naming the update or tensor, where the engine was honest in the gate but not while
     timed; `not_converged` where its losses left the finite numbers after a right beginning.
     """
-    if block.losses.shape != (len(inputs),):
-        raise CaseEnded(
-            Outcome.REJECTED,
-            f"while timed, {len(inputs)} updates return losses of shape {list(block.losses.shape)}",
-        )
-    _check_trajectory(problem, block, inputs, targets)
-    if not block.losses.isfinite().all():
-        raise CaseEnded(Outcome.NOT_CONVERGED, "training leaves the finite numbers while timed")
+    with ranks.together():
+        if block.losses.shape != (len(inputs),):
+            raise CaseEnded(
+                Outcome.REJECTED,
+                f"while timed, {len(inputs)} updates return losses of shape {list(block.losses.shape)}",
+            )
+        _check_trajectory(problem, block, inputs, targets)
+        if not block.losses.isfinite().all():
+            raise CaseEnded(Outcome.NOT_CONVERGED, "training leaves the finite numbers while timed")
+    ranks.check_same(block.end, "while timed, ", Outcome.REJECTED)
     losses, end = _made_singly(problem, updates, inputs, targets, block.start)
-    if torch.equal(block.losses, losses) and all(torch.equal(block.end[name], value) for name, value in end.items()):
+    same = torch.equal(block.losses, losses) and all(torch.equal(block.end[name], value) for name, value in end.items())
+    if all(ranks.told_all(same)):
         return
-    _check_rounding(problem, inputs, targets, block, losses, end)
+    with ranks.together():
+        _check_rounding(problem, inputs, targets, block, losses, end)
     _check_last_update(problem, updates, inputs, targets, block)
 
 
@@ -108,7 +115,7 @@ def _made_singly(
     load(updates, start)
     model = float64_model(problem)
     # Not by torch's or Python's generator: an engine may seed those.
-    checked = set(SystemRandom().sample(range(len(inputs)), min(SINGLE_UPDATES, len(inputs))))
+    checked = set(ranks.chance().sample(range(len(inputs)), min(SINGLE_UPDATES, len(inputs))))
     losses = torch.empty(len(inputs), dtype=problem.dtype, device=inputs.device)
     now = updates.parameters()
     for step in range(len(inputs)):
@@ -119,15 +126,19 @@ def _made_singly(
         losses[step : step + 1] = updates(batch, target).detach()
         now = updates.parameters()
         if expected is not None:
-            try:
-                _check_loss(step + 1, losses[step : step + 1], expected)
-                _check_parameters(step + 1, copied(now), expected)
-            except CaseEnded as ended:
-                reason = ended.reason.removeprefix(f"update {step + 1}: ")
-                raise CaseEnded(
-                    Outcome.REJECTED, f"while timed, update {step + 1} of a block is wrong: {reason}"
-                ) from ended
+            with ranks.together():
+                _check_single(step + 1, losses[step : step + 1], copied(now), expected)
     return losses, copied(now)
+
+
+def _check_single(step: int, losses: Tensor, after: Mapping[str, Tensor], expected: Expected) -> None:
+    """Check one update of a timed block, made once more; raises CaseEnded (`rejected`)."""
+    try:
+        _check_loss(step, losses, expected)
+        _check_parameters(step, after, expected)
+    except CaseEnded as ended:
+        reason = ended.reason.removeprefix(f"update {step}: ")
+        raise CaseEnded(Outcome.REJECTED, f"while timed, update {step} of a block is wrong: {reason}") from ended
 
 
 def _check_rounding(
@@ -204,11 +215,12 @@ def _check_last_update(problem: Problem, updates: Updates, inputs: Tensor, targe
     load(updates, block.start)
     updates(_one_more(inputs), _one_more(targets))
     expected = expected_update(float64_model(problem), problem, block.end, inputs[0], targets[0])
-    share, fault = _worst_fault(_snapshot(updates, problem), expected)
-    if share > CALLS_OF_MANY:
-        raise CaseEnded(
-            Outcome.REJECTED, f"{len(inputs) + 1} updates are not those of a timed block and one more: {fault}"
-        )
+    with ranks.together():
+        share, fault = _worst_fault(_snapshot(updates, problem), expected)
+        if share > CALLS_OF_MANY:
+            raise CaseEnded(
+                Outcome.REJECTED, f"{len(inputs) + 1} updates are not those of a timed block and one more: {fault}"
+            )
 
 
 def _one_more(batches: Tensor) -> Tensor:
@@ -226,9 +238,10 @@ def load(updates: Updates, parameters: Mapping[str, Tensor]) -> None:
 
 def check_loaded(now: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
     """Check that the engine's weights now are those that it was to load; raises CaseEnded (`wrong_gradient`)."""
-    for name, value in parameters.items():
-        if name not in now or not torch.equal(now[name], value):
-            raise CaseEnded(Outcome.WRONG_GRADIENT, f"load does not load: {name} is not what was to be loaded")
+    with ranks.together():
+        for name, value in parameters.items():
+            if name not in now or not torch.equal(now[name], value):
+                raise CaseEnded(Outcome.WRONG_GRADIENT, f"load does not load: {name} is not what was to be loaded")
 
 
 def _check_trajectory(problem: Problem, block: TimedBlock, inputs: Tensor, targets: Tensor) -> None:

@@ -3,7 +3,16 @@ import os
 import pytest
 
 from harness.measuring import cpus
-from harness.measuring.cpus import Placement, away_from_workers, cpu_list, physical_cores, pin, place
+from harness.measuring.cpus import (
+    Placement,
+    away_from_workers,
+    cpu_list,
+    crowded,
+    physical_cores,
+    pin,
+    place,
+    share_of,
+)
 
 
 @pytest.fixture
@@ -69,6 +78,60 @@ def test_a_gpus_host_threads_have_every_cpu_but_the_parents(machine, device, thr
     assert place(device, threads, range(8), root) == Placement((1, 2, 3, 5, 6, 7), (0, 4), threads or 3)
 
 
+# Several ranks
+
+
+@pytest.mark.parametrize(
+    ("ranks", "threads", "where"),
+    [
+        (2, 1, Placement((2, 3), (0, 4), 1)),
+        (3, 1, Placement((1, 2, 3), (0, 4), 1)),
+        (3, None, Placement((1, 2, 3), (0, 4), 1)),
+        (2, None, Placement((2, 3), (0, 4), 1)),  # three cores for two ranks: one each
+        (4, None, Placement((0, 1, 2, 3), (0, 4), 1)),  # the parent sleeps while they work
+        (2, 2, Placement((0, 1, 2, 3), (0, 4), 2)),
+        (5, None, Placement(tuple(range(8)), (0, 4), 1)),
+    ],
+)
+def test_ranks_share_the_cores_equally_and_take_the_parents_last(machine, ranks, threads, where):
+    root = machine([0, 4], [1, 5], [2, 6], [3, 7])
+    assert place("cpu", threads, range(8), root, ranks) == where
+    assert crowded(where.worker, ranks, where.threads, root) == (ranks == 5)
+
+
+def test_of_two_cores_each_of_two_ranks_has_one(machine):
+    where = place("cpu", None, {0, 1}, machine([0], [1]), 2)
+    assert where == Placement((0, 1), (0,), 1)
+    assert [share_of(where.worker, rank, 2, where.threads, "cpu") for rank in (0, 1)] == [(0,), (1,)]
+
+
+def test_each_rank_has_the_cpus_of_its_threads(machine):
+    assert [share_of((2, 3, 4, 5), rank, 2, 2, "cpu") for rank in (0, 1)] == [(2, 3), (4, 5)]
+
+
+def test_ranks_that_have_too_few_cpus_and_ranks_on_gpus_have_all_of_them():
+    assert share_of((0, 1), 1, 3, 1, "cpu") == (0, 1)
+    assert share_of((0, 1, 2, 3), 1, 2, 2, "cuda") == (0, 1, 2, 3)
+    assert share_of((), 1, 2, None, "cpu") == ()
+
+
+def test_one_process_and_ranks_that_are_not_pinned_are_never_crowded(machine):
+    root = machine([0], [1])
+    assert not crowded((0,), 1, 4, root)
+    assert not crowded((), 2, 1, root)
+    assert crowded((0, 1), 3, 1, root)
+
+
+def test_ranks_share_a_quota(machine):
+    root = machine([0], [1], [2], [3], [4], files={"cpu.max": "200000 100000\n"})
+    assert place("cpu", None, range(5), root, 2) == Placement((3, 4), (0,), 1)
+
+
+def test_ranks_on_gpus_share_the_threads_and_have_every_cpu_but_the_parents(machine):
+    root = machine([0], [1], [2], [3], [4])
+    assert place("cuda", None, range(5), root, 2) == Placement((1, 2, 3, 4), (0,), 2)
+
+
 def test_where_nothing_is_said_of_the_cores_each_cpu_is_one(tmp_path):
     assert place("cpu", None, {0, 1, 2}, tmp_path) == Placement((1, 2), (0,), 2)
 
@@ -97,6 +160,9 @@ def test_where_the_system_cannot_pin_nobody_is_pinned(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     assert place("cpu", 3) == Placement((), (), 3)
     assert place("cpu", None) == Placement((), (), None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert place("cpu", None, ranks=2) == Placement((), (), 4)
+    assert place("cpu", 3, ranks=2) == Placement((), (), 3)
     with away_from_workers() as allowed:
         assert allowed is None
 

@@ -1,11 +1,14 @@
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from harness.measuring import evidence as evidence_module
-from harness.measuring.evidence import CHEAP_NS, COUNTED_EVERY, CpuEvidence, GpuEvidence, Together
+from harness.measuring.evidence import CHEAP_NS, COUNTED_EVERY, CpuEvidence, Crowded, Delayed, GpuEvidence, Together
 from harness.measuring.nvml import DISTURBING_REASONS, Gpu
 
 MS = 1_000_000
@@ -457,3 +460,80 @@ def test_the_first_that_has_something_to_say_is_heard_and_all_are_asked(words, h
     assert together.end(7) == heard
     assert together.afterwards() == (heard and f"{heard} afterwards")
     assert all(part.log == ["begin", 7, "afterwards"] for part in parts)
+
+
+def test_ranks_without_a_core_each_are_disturbed_in_every_block(machine):
+    evidence = Together(Crowded(), machine.evidence())
+    assert [machine.block(evidence) for _ in range(3)] == ["fewer cores than ranks"] * 3
+
+
+class Turns:
+    """A thread that runs, waits for its core and shares it with other threads of its process."""
+
+    def __init__(self, root):
+        self.file = root / "proc/thread-self/schedstat"
+        self.file.parent.mkdir(parents=True)
+        self.ran = self.waited = self.others = 0
+        self.write()
+
+    def write(self):
+        self.file.write_text(f"{self.ran} {self.waited} 7\n")
+
+    def block(self, evidence, ran_ns, waited_ns, others_ns):
+        evidence.begin()
+        self.ran, self.waited, self.others = self.ran + ran_ns, self.waited + waited_ns, self.others + others_ns
+        self.write()
+        return evidence.end(10 * MS) or evidence.afterwards()
+
+    def evidence(self, root):
+        return Delayed(root, process_time_ns=lambda: self.ran + self.others, thread_time_ns=lambda: self.ran)
+
+
+@pytest.mark.parametrize(
+    ("ran_ns", "waited_ns", "others_ns", "says"),
+    [
+        (10 * MS, 0, 0, ""),
+        (3 * MS, 0, 0, ""),  # it slept: ranks wait for each other
+        (7 * MS, 3 * MS, 3 * MS, ""),  # a thread of its own had the core
+        (7 * MS, 3 * MS, 2 * MS, "preempted"),
+        (10 * MS, 90_000, 0, ""),
+        (10 * MS, 110_000, 0, "preempted"),
+    ],
+)
+def test_a_thread_that_waits_for_its_core_is_disturbed_unless_threads_of_its_own_had_it(
+    tmp_path, monkeypatch, ran_ns, waited_ns, others_ns, says
+):
+    monkeypatch.setattr(evidence_module, "CHEAP_NS", 10**12)
+    turns = Turns(tmp_path)
+    evidence = turns.evidence(tmp_path)
+    assert [turns.block(evidence, ran_ns, waited_ns, others_ns) for _ in range(2)] == [says] * 2
+
+
+@pytest.mark.parametrize("text", ["", "1 2\n", None])
+def test_where_the_kernel_does_not_tell_how_long_a_thread_waited_nothing_is_said(tmp_path, text):
+    turns = Turns(tmp_path)
+    turns.file.unlink() if text is None else turns.file.write_text(text)
+    evidence = turns.evidence(tmp_path)
+    evidence.begin()
+    turns.others += MS
+    assert evidence.end(10 * MS) == ""
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="the kernel does not tell")
+def test_this_thread_is_delayed_by_a_process_on_its_core():
+    cpu = max(os.sched_getaffinity(0))
+    program = "import os, time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass"
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    other = subprocess.Popen([sys.executable, "-S", "-c", program])
+    try:
+        evidence = Delayed()
+        evidence.begin()
+        start, end = time.monotonic_ns(), time.monotonic_ns() + 10**9
+        while time.monotonic_ns() < end:
+            pass
+        assert evidence.end(time.monotonic_ns() - start) == "preempted"
+    finally:
+        os.sched_setaffinity(0, before)
+        other.kill()
+        other.wait()

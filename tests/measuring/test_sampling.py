@@ -474,3 +474,25 @@ def test_the_interval_holds_the_true_quantile_in_about_nineteen_of_twenty_proces
     low = round(count * QUANTILE - distance / 2)
     inside = (ordered[:, low] <= QUANTILE) & (ordered[:, low + distance] >= QUANTILE)
     assert 0.93 < inside.mean() < 0.99
+
+
+def test_what_several_processes_agreed_on_is_what_counts_of_a_block():
+    machine = Machine(blocks_ns=[10 * MS])
+    taken, said = [], []
+
+    def agreed(taken_ns, disturbance):
+        taken.append((taken_ns, disturbance))
+        return 2 * taken_ns, "elsewhere" if len(taken) % 3 == 0 else ""
+
+    samples = sample(
+        machine.block,
+        1,
+        machine.clock,
+        RULE,
+        Watching(),
+        after=lambda _index, taken_ns: said.append(taken_ns),
+        agreed=agreed,
+    )
+    assert set(taken) == {(10 * MS, "")}
+    assert samples.blocks_ns == said == [20 * MS] * len(taken)
+    assert samples.disturbed_by() == {"elsewhere": len(taken) // 3}

@@ -209,7 +209,7 @@ def measured(folder, request: Request) -> Measured:
         patch.setattr(sys, "path", [*sys.path])  # a user's file adds its folder
         patch.setattr(sys, "stdin", io.StringIO(request.to_line()))
         patch.setattr(worker_module, "claim_stdout", lambda: EventStream(stream.fileno()))
-        patch.setattr(worker_module, "_die_with_parent", lambda: None)
+        patch.setattr(worker_module, "die_with_parent", lambda: None)
         patch.setattr(os, "_exit", lambda code: exits.append(code))
         worker_module.main()
     assert exits == [0]

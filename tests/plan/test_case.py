@@ -10,7 +10,12 @@ from harness.plan.errors import PlanError
 
 CASE = Case("line", "autograd", "cpu", "float32", 100)
 
-cases = st.builds(
+
+def of_ranks(case, ranks):
+    return replace(case, ranks=1 if case.batch_size % ranks or ":" in case.device else ranks)
+
+
+single = st.builds(
     Case,
     workload=st.sampled_from(["line", "line_deep", "/home/me/own.py:Mine"]),
     engine=st.sampled_from(["manual", "autograd", "/home/me/own.py:Fast", "/srv/fast.py:Fast"]),
@@ -19,6 +24,7 @@ cases = st.builds(
     batch_size=st.integers(1, MAX_BATCH_SIZE),
     threads=st.none() | st.integers(1, MAX_THREADS),
 )
+cases = st.builds(of_ranks, single, st.integers(1, 4))
 
 
 @pytest.mark.parametrize(
@@ -26,6 +32,8 @@ cases = st.builds(
     [
         (CASE, "line/autograd/cpu/float32/b100"),
         (Case("line", "autograd", "cpu", "float32", 100, 1), "line/autograd/cpu/float32/b100/t1"),
+        (Case("line", "ddp", "cpu", "float32", 100, ranks=2), "line/ddp/cpu/float32/b100/r2"),
+        (Case("line", "ddp", "cpu", "float32", 100, 1, 4), "line/ddp/cpu/float32/b100/t1/r4"),
         (Case("line_deep", "compile", "cuda:1", "float64", 10_000), "line_deep/compile/cuda:1/float64/b10000"),
         (Case("/a/own.py:Mine", "/b/c/fast.py:Fast", "cpu", "float32", 1), "own.py:Mine/fast.py:Fast/cpu/float32/b1"),
     ],
@@ -57,7 +65,13 @@ def test_json_with_unknown_or_missing_fields_is_no_case(fields):
         Case.from_json(fields)
 
 
-def test_a_group_holds_the_cases_that_differ_in_the_engine_alone():
+def test_a_case_of_one_rank_is_written_as_before_there_were_several():
+    assert "ranks" not in CASE.to_json()
+    assert replace(CASE, ranks=2).to_json() == CASE.to_json() | {"ranks": 2}
+
+
+def test_a_group_holds_the_cases_that_differ_in_engine_and_ranks_alone():
+    assert CASE.group == Case("line", "ddp", "cpu", "float32", 100, ranks=2).group
     assert CASE.group == Case("line", "manual", "cpu", "float32", 100).group
     assert CASE.group != Case("line", "autograd", "cpu", "float32", 10).group
     assert CASE.group != Case("line", "autograd", "cpu", "float32", 100, 1).group
@@ -90,6 +104,9 @@ def test_what_can_be_measured_passes_the_check_unchanged(device, dtype):
         ("batch_size", "ten", ["batch size 'ten'", "whole number"]),
         ("threads", 0, ["threads 0", "from 1 to 4096"]),
         ("threads", 4097, ["threads 4097", "from 1 to 4096"]),
+        ("ranks", 0, ["ranks 0", "from 1 to 1024"]),
+        ("ranks", "2", ["ranks '2'", "whole number"]),
+        ("ranks", 3, ["batch size 100: 3 ranks cannot share it equally"]),
         ("workload", "lime", ["unknown workload 'lime'", "did you mean 'line'?"]),
         ("engine", "autograt", ["unknown engine 'autograt'", "did you mean 'autograd'?"]),
     ],
@@ -99,6 +116,12 @@ def test_what_cannot_be_measured_is_refused_with_the_value_and_what_to_do(field,
         checked(Case(**{**CASE.to_json(), field: value}))
     for text in texts:
         assert text in str(refused.value)
+
+
+def test_several_ranks_take_a_gpu_each_and_none_by_number():
+    assert checked(Case("line", "ddp", "cuda", "float32", 100, ranks=2)).ranks == 2
+    with pytest.raises(PlanError, match="2 ranks take a GPU each; use cuda"):
+        checked(Case("line", "ddp", "cuda:1", "float32", 100, ranks=2))
 
 
 def test_a_checked_case_holds_the_absolute_path_of_the_users_file(tmp_path, monkeypatch):

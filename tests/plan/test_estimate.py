@@ -36,6 +36,11 @@ def test_a_thorough_preset_takes_longer_by_its_budget():
     )
 
 
+def test_several_ranks_take_longer_to_start():
+    several = replace(case("ddp"), ranks=2)
+    assert process_seconds(several, 1, SWEEP) > process_seconds(case("ddp"), 1, SWEEP)
+
+
 def test_a_users_engine_is_expected_to_take_as_long_as_autograd():
     for number in (0, 1):
         mine = process_seconds(case("/home/me/own.py:Fast"), number, SWEEP)

@@ -88,6 +88,7 @@ def test_a_flag_replaces_its_axis_in_every_grid_and_leaves_the_others(axis):
         "dtype": ("float64",),
         "batch_size": (7, 8),
         "threads": (1, 2),
+        "ranks": (1, 2),
     }
     standard, flagged = plan_sweep(None, Axes()), plan_sweep(None, Axes(**{axis: values[axis]}))
     assert {getattr(case, axis) for case in flagged.cases} == set(values[axis])
@@ -119,6 +120,12 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(sweep_file):
 def test_a_single_value_needs_no_brackets(sweep_file):
     bare = sweep_file('[[grid]]\nworkload = "line"\nengine = "manual"\nbatch_size = 10\nthreads = 2\n')
     assert plan_sweep(bare, Axes()).cases == (Case("line", "manual", "cpu", "float32", 10, 2),)
+
+
+def test_ranks_are_an_axis_whose_default_is_one(sweep_file):
+    sweep = plan_sweep(sweep_file(f"{GRID}ranks = [1, 2, 5]\n"), Axes())
+    assert [case.ranks for case in sweep.cases] == [1, 2, 5]
+    assert {case.ranks for case in plan_sweep(None, Axes()).cases} == {1}
 
 
 def test_a_target_of_the_file_is_the_sweeps_with_every_bound(sweep_file):
@@ -199,6 +206,8 @@ def test_json_of_another_program_is_no_sweep(break_it):
         (f"{GRID}device = 0", ["device 0", "quotes"]),
         (f"{GRID}dtype = ['float16']", ["'float16'", "float32 or float64"]),
         (f"{GRID}threads = [0]", ["threads 0"]),
+        (f"{GRID}ranks = [0]", ["ranks 0"]),
+        (f"{GRID}ranks = [1, 3]", ["batch size 10: 3 ranks cannot share it"]),
         (f"rounds = 0\n{GRID}", ["rounds 0", "from 1 to 1000"]),
         (f"rounds = 1001\n{GRID}", ["rounds 1001", "from 1 to 1000"]),
         (f"rounds = 3.0\n{GRID}", ["rounds 3.0", "whole number"]),

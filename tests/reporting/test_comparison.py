@@ -234,12 +234,13 @@ def test_the_command_that_settles_it_names_both_commits_and_the_cases_in_questio
     assert "harness ab" not in shown(firm(manual=1.3))
 
 
-def test_the_command_names_device_dtype_and_threads_where_they_were_chosen() -> None:
-    case_id = "mine.py:Mine/manual/cuda:0/float64/b100/t3"
+@pytest.mark.parametrize(("ranks", "flag"), [("", ""), ("/r2", " --ranks 2")])
+def test_the_command_names_device_dtype_threads_and_ranks_where_they_were_chosen(ranks, flag) -> None:
+    case_id = f"mine.py:Mine/manual/cuda:0/float64/b100/t3{ranks}"
     sides = [run(name, session=name, case_id=case_id) for name in ("base", "new")]
     sides = [replace(side, measurements=side.measurements.drop_duplicates("round")) for side in sides]
     flags = "--workload mine.py:Mine --engine manual --device cuda:0 --dtype float64 --batch-size 100 --threads 3"
-    assert shown(compare_runs(*sides)).rstrip().endswith(f"{NEW[:12]} {flags}")
+    assert shown(compare_runs(*sides)).rstrip().endswith(f"{NEW[:12]} {flags}{flag}")
 
 
 def test_two_sessions_of_one_commit_have_no_command_and_say_why() -> None:

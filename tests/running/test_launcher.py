@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -581,3 +582,28 @@ print(json.dumps({"event": "record", "record": {"outcome": "ok", "reason": harne
 """
     launcher = Launcher(worker_environment(tmp_path), (WORKER[0], *options, "-c", program))
     assert Path(launcher.measure(REQUEST)["reason"]).parent == ROOT / "harness"
+
+
+# Several ranks
+
+
+def test_several_ranks_are_started_by_what_starts_them_with_the_arms_own_python():
+    several = replace(REQUEST, case=replace(REQUEST.case, ranks=2))
+    launcher = Launcher({}, ("/arm/python", *WORKER[1:]))
+    assert launcher._command(REQUEST) == ("/arm/python", *WORKER[1:])
+    assert launcher._command(several) == ("/arm/python", "-P", "-m", "harness.measuring.torchrun")
+    other = Launcher({}, ("/arm/python", "worker.py"))
+    assert other._command(several) == ("/arm/python", "worker.py")
+
+
+def test_a_rank_that_the_kernel_kills_for_memory_is_out_of_memory(worker, monkeypatch):
+    counts = iter([3, 4])
+    monkeypatch.setattr(launcher_module, "_oom_kills", lambda: next(counts))
+    program = "sys.stderr.write('rank 1 was killed by SIGKILL\\n'); sys.exit(1)"
+    assert worker(program).measure(REQUEST)["outcome"] == "out_of_memory"
+
+
+def test_a_rank_that_is_killed_otherwise_is_a_crash_that_names_it(worker):
+    record = worker("phase('gate'); sys.stderr.write('rank 1 was killed by SIGKILL\\n'); sys.exit(1)").measure(REQUEST)
+    ending = "exited with code 1 in phase gate: rank 1 was killed by SIGKILL"
+    assert (record["outcome"], record["reason"]) == ("crashed", ending)

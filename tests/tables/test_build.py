@@ -232,6 +232,63 @@ def test_an_engine_is_compared_with_autograd_at_the_same_work_alone(other):
     assert found["targets_met"] == "undecided"
 
 
+# Several ranks
+
+ONE_RANK = Case("line", "ddp", "cpu", "float32", 100)
+TWO_RANKS = Case("line", "ddp", "cpu", "float32", 100, ranks=2)
+RANKS = Sweep((AUTOGRAD, TWO_RANKS, ONE_RANK))
+
+
+def test_every_row_tells_its_ranks_and_the_points_of_each():
+    found = tables(RANKS, *rounds(ONE_RANK, 1000), *rounds(TWO_RANKS, 600))
+    for table in (found.summary, found.measurements):
+        cells = table.set_index("case_id")[["ranks", "batch_per_rank"]]
+        assert tuple(cells.loc[ONE_RANK.case_id]) == (1, 100)
+        assert tuple(cells.loc[TWO_RANKS.case_id]) == (2, 50)
+    assert row(found, TWO_RANKS)["samples_per_s"] == pytest.approx(100 / 600e-9)
+
+
+def test_scaling_is_one_ranks_time_over_ranks_times_theirs_by_round_with_students_interval():
+    one, two = [1000.0, 1200.0, 900.0], [600.0, 630.0, 590.0]
+    ratios = [single / (2 * each) for single, each in zip(one, two, strict=True)]
+    width = math.exp(T_975 * statistics.stdev(map(math.log, ratios)) / math.sqrt(3))
+    mean = statistics.geometric_mean(ratios)
+    found = tables(RANKS, *rounds(ONE_RANK, *one), *rounds(TWO_RANKS, *two))
+    cells = row(found, TWO_RANKS)[["scaling_efficiency", "scaling_low", "scaling_high"]]
+    assert list(cells) == pytest.approx([mean, mean / width, mean * width], rel=1e-9)
+    assert row(found, ONE_RANK)[["scaling_efficiency", "scaling_low", "scaling_high"]].isna().all()
+
+
+@pytest.mark.parametrize(
+    "single",
+    [
+        [],
+        [crashed(ONE_RANK, 0)],
+        [record(ONE_RANK, 1, 1000.0)],
+        [record(ONE_RANK, 0, 1000.0, threads=4)],
+        rounds(AUTOGRAD, 1000.0),
+    ],
+    ids=["not measured", "crashed", "another round", "more threads", "another engine"],
+)
+def test_without_one_rank_at_the_same_work_in_the_same_round_there_is_no_scaling(single):
+    found = row(tables(RANKS, *single, *rounds(TWO_RANKS, 600.0)), TWO_RANKS)
+    assert found[["scaling_efficiency", "scaling_low", "scaling_high"]].isna().all()
+    assert found["step_ns"] == pytest.approx(600)
+
+
+def test_ranks_that_failed_have_no_scaling():
+    found = row(tables(RANKS, *rounds(ONE_RANK, 1000.0), crashed(TWO_RANKS, 0)), TWO_RANKS)
+    assert math.isnan(found["scaling_efficiency"])
+
+
+def test_several_ranks_are_compared_with_one_process_of_autograd():
+    found = row(tables(RANKS, *rounds(AUTOGRAD, 900.0), *rounds(TWO_RANKS, 600.0)), TWO_RANKS)
+    assert found["ratio_to_autograd"] == pytest.approx(1.5)
+    two = Case("line", "autograd", "cpu", "float32", 100, ranks=2)
+    found = row(tables(Sweep((two, TWO_RANKS)), *rounds(two, 900.0), *rounds(TWO_RANKS, 600.0)), TWO_RANKS)
+    assert math.isnan(found["ratio_to_autograd"])
+
+
 def test_after_one_round_there_is_a_time_without_an_interval_and_throughput_is_undecided():
     found = row(tables(TWO_ENGINES, record(MANUAL, 0, 500.0), record(AUTOGRAD, 0, 1900.0)), MANUAL)
     assert found["step_ns"] == pytest.approx(500)
