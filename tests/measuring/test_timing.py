@@ -283,7 +283,8 @@ def test_a_block_has_no_more_updates_than_the_trial_has_batches(monkeypatch: pyt
     problem, trial, inner = case_of(10)
     monkeypatch.setattr("harness.training.trial.MAX_BATCH_BYTES", 5 * 10 * 8)
     updates = WhileTimed(inner, honest)
-    facts = time_updates(problem, updates, trial, timer()).facts
+    # Blocks that should be longer, so that a stall while loading is no large share of them.
+    facts = time_updates(problem, updates, trial, timer(rule=replace(RULE, block_ns=200 * MS))).facts
     assert facts["block_steps"] == max(updates.calls) == 5
 
 
