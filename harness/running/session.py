@@ -28,11 +28,15 @@ _MAX_SOURCE = 2**24  # nobody writes 16 MiB of Python
 
 @dataclass(frozen=True)
 class Machine:
-    """facts: what `measuring.machine` found. slug: the folder name. fingerprint: equal where runs may be compared."""
+    """facts: what `measuring.machine` found. slug: the folder name. fingerprint: equal where runs may be compared.
+
+    on: `ray` where these are the nodes of a cluster together; empty for one machine.
+    """
 
     facts: Mapping[str, Any]
     slug: str
     fingerprint: str
+    on: str = ""
 
 
 def this_machine(sweep: Sweep) -> Machine:
@@ -70,6 +74,21 @@ def own_files(sweep: Sweep) -> list[Path]:
     """Return the files of the user's own engines and workloads, each once."""
     references = {reference for case in sweep.cases for reference in (case.engine, case.workload)}
     return sorted({Path(reference.rpartition(":")[0]) for reference in references if ":" in reference})
+
+
+def environment(machine: Machine) -> dict[str, Any]:
+    """Return what a machine's fingerprint is made of, by name."""
+    return {key: machine.facts[key] for key in COMPARABLE if key in machine.facts}
+
+
+def launchers(sweep: Sweep, cache: Path, timeout_s: float | None) -> Callable[[Case], Launcher]:
+    """Return what starts the worker of a case, with compile caches in a folder: one for all, or where cold for each."""
+
+    def launcher(case: Case) -> Launcher:
+        own = digest(case.case_id.encode()) if sweep.cold else "run"
+        return Launcher(worker_environment(cache / own), timeout_s=timeout_s or DEFAULT_TIMEOUT_S)
+
+    return launcher
 
 
 def _identity(
@@ -128,7 +147,8 @@ class Session:
             "session": name or folder.name,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             **_identity(sweep, at, machine, located),
-            "environment": {key: machine.facts[key] for key in COMPARABLE if key in machine.facts},
+            **({"on": machine.on} if machine.on else {}),
+            "environment": environment(machine),
             "sweep": sweep.to_json(),
         }
         try:
@@ -141,8 +161,8 @@ class Session:
         return cls(folder, sweep, Progress(), journal)
 
     @classmethod
-    def resume(cls, folder: Path) -> "Session":
-        """Go on with the run in a folder.
+    def resume(cls, folder: Path, machine: Machine | None = None) -> "Session":
+        """Go on with the run in a folder; machine: on which, None for this one.
 
         Raises PlanError when it is none, and NotComparable when commit or machine are not those it was begun with.
         """
@@ -152,7 +172,11 @@ class Session:
         sweep = Sweep.from_json(header["sweep"])
         for case in sweep.cases:
             checked(case)  # what it is of may not be there any more
-        for name, now in _identity(sweep, revision(Path.cwd()), this_machine(sweep)).items():
+        on = machine.on if machine else ""
+        if header.get("on", "") != on:
+            there = "one machine: go on without --on" if on else "a cluster: go on with --on ray"
+            raise PlanError(f"{folder} was begun on {there}")
+        for name, now in _identity(sweep, revision(Path.cwd()), machine or this_machine(sweep)).items():
             if header.get(name) != now:
                 raise NotComparable(
                     f"{folder} cannot be resumed: its {name} is {_brief(header.get(name))}, here it is {_brief(now)}"
@@ -170,10 +194,7 @@ class Session:
             TemporaryDirectory(prefix="harness-cache-", ignore_cleanup_errors=True) as cache,
             away_from_workers() as allowed,
         ):
-
-            def launcher(case: Case) -> Launcher:
-                own = digest(case.case_id.encode()) if self.sweep.cold else "run"
-                return Launcher(worker_environment(Path(cache) / own), timeout_s=timeout_s or DEFAULT_TIMEOUT_S)
+            launcher = launchers(self.sweep, Path(cache), timeout_s)
 
             def placed(case: Case) -> Placement:
                 return place(case.device, case.threads, allowed)
