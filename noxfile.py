@@ -33,6 +33,7 @@ INDEX_TIMEOUT_S = 2
 LINT_TOOLS = ("ruff==0.17.6",)
 TYPE_TOOLS = ("mypy==2.4.1", "pandas-stubs>=3", "nox>=2024.4.15")
 IMPORT_TOOLS = ("import-linter==2.16",)
+RAY = "ray==2.60.0"
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 
 NEEDED_MODULES = ("torch", "click", "pandas", "rich", "scipy")
@@ -68,6 +69,13 @@ CUDA_TAGS = ("cu126", "cu130", "cu132")
 def tests(session: nox.Session) -> None:
     """Test the program on this machine's CPU; arguments go to pytest: `-- tests/faults` (CONTRIBUTING.md)."""
     session.run(install_torch(session, "cpu", *TEST_TOOLS), "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session
+def tests_ray(session: nox.Session) -> None:
+    """Run sweeps on a Ray cluster of three nodes on this machine, and kill some of them; arguments go to pytest."""
+    python = install_torch(session, "cpu", *TEST_TOOLS, RAY)
+    session.run(python, "-m", "pytest", "tests/ray_cluster", *session.posargs, external=True)
 
 
 @nox.session

@@ -8,6 +8,7 @@ import click
 
 from harness.cli.common import PATH, Exit, plan_options, print_plan
 from harness.cli.interrupt import INTERRUPTS
+from harness.cli.site import Site, check_flags, site_of
 from harness.plan.errors import PlanError
 from harness.plan.presets import PRESETS
 from harness.plan.sweep import Axes, Sweep, plan_sweep
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=int, metavar="N", help="Judge convergence over seeds 0 … N-1; default 64.")
 @click.option("--baseline", type=PATH, metavar="RUN", help="A stored run not to be slower than.")
 @click.option("--resume", type=PATH, metavar="RUN", help="Measure only what this run lacks.")
+@click.option("--on", type=click.Choice(["ray"]), help="Measure on the machines of a Ray cluster, side by side.")
+@click.option("--address", metavar="HOST:PORT", help="Of its head; without, the cluster that this machine is of.")
 @click.option("--cold", is_flag=True, help="Give every case an empty compile cache of its own.")
 @click.option("--strict", is_flag=True, help="Exit 4 when a target is undecided.")
 @click.option("--profile-run", is_flag=True, help="Print where the wall time went.")
@@ -48,6 +51,8 @@ def run(
     out: Path,
     baseline: Path | None,
     resume: Path | None,
+    on: str | None,
+    address: str | None,
     cold: bool,
     dry_run: bool,
     strict: bool,
@@ -61,6 +66,7 @@ def run(
     target missed (undecided ones are listed); 1: one missed, or a case failed; 2: usage, or nothing could be written;
     3: not comparable; 130: interrupted.
     """
+    check_flags(on, address, baseline=baseline, profile_run=profile_run)
     if resume is not None:
         _only_with_resume(ctx)
     sweep = plan_sweep(sweep_file, Axes(**axes), preset=preset, rounds=rounds, seeds=seeds, cold=cold)
@@ -69,12 +75,10 @@ def run(
         return
 
     from harness.cli.compare import exit_code, load, sessions_of, spreads_of, tell
-    from harness.comparing.comparable import check_comparable
     from harness.comparing.compare import compare_runs
     from harness.reporting.profile import show_profile
     from harness.reporting.terminal import Terminal, show_bonus, show_summary
-    from harness.running.records import read_journal, read_machine
-    from harness.running.session import Session, this_machine
+    from harness.running.records import read_journal
     from harness.tables.build import build_tables
     from harness.tables.files import read_table
     from harness.tables.find import Place
@@ -84,18 +88,12 @@ def run(
     if resume is not None:
         header, records = read_journal(resume)
         build_tables(header, records)  # what they cannot hold is said before hours are measured
-        if stored is not None:
-            check_comparable(stored, _to_be_measured(header["machine"], header["fingerprint"], read_machine(resume)))
-        session = Session.resume(resume)
-    else:
-        machine = this_machine(sweep)
-        if stored is not None:
-            check_comparable(stored, _to_be_measured(machine.slug, machine.fingerprint, machine.facts))
-        session = Session.start(sweep, machine, out)
-
-    before, started = session.progress.finished.copy(), time.monotonic()
-    interrupted = _measure(session, timeout, quiet=quiet)
-    wall_s = time.monotonic() - started
+        sweep = Sweep.from_json(header["sweep"])
+    with site_of(on, address, sweep, quiet=quiet) as site:
+        session = _begun(sweep, resume, stored, site, out)
+        before, started = session.progress.finished.copy(), time.monotonic()
+        interrupted = _measure(session, site, timeout, quiet=quiet)
+        wall_s = time.monotonic() - started
 
     console = Terminal()
     summary = read_table(session.folder, "summary")
@@ -114,12 +112,30 @@ def run(
         compared = compare_runs(stored, now, spreads=spreads, sessions=between)
         tell(compared, form="terminal", only_wrong=quiet)
     if interrupted:
-        click.echo(f"harness: interrupted; go on with: harness run --resume {session.folder}", err=True)
+        go_on = f"harness run --resume {session.folder}{site.flags}"
+        click.echo(f"harness: interrupted; go on with: {go_on}", err=True)
         ctx.exit(Exit.INTERRUPTED)
     code = verdict(summary, session.sweep, strict=strict)
     if compared is not None and code is not Exit.MISSED:
         code = exit_code(compared, strict=strict) or code
     ctx.exit(code)
+
+
+def _begun(sweep: Sweep, resume: Path | None, stored: "Run | None", site: Site, out: Path) -> "Session":
+    """Begin a run, or go on with one; raises NotComparable where it could not be compared with the stored one."""
+    from harness.comparing.comparable import check_comparable
+    from harness.running.records import read_journal, read_machine
+    from harness.running.session import Session
+
+    if resume is not None:
+        if stored is not None:
+            header, _ = read_journal(resume)
+            check_comparable(stored, _to_be_measured(header["machine"], header["fingerprint"], read_machine(resume)))
+        return Session.resume(resume, site.machine)
+    machine = site.machine
+    if stored is not None:
+        check_comparable(stored, _to_be_measured(machine.slug, machine.fingerprint, machine.facts))
+    return Session.start(sweep, machine, out)
 
 
 def _to_be_measured(machine: str, fingerprint: str, facts: "Mapping[str, Any]") -> "Run":
@@ -135,13 +151,13 @@ def _to_be_measured(machine: str, fingerprint: str, facts: "Mapping[str, Any]") 
 def _only_with_resume(ctx: click.Context) -> None:
     given = [name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     for name in given:
-        if name not in {"resume", "timeout", "strict", "quiet", "baseline"}:
+        if name not in {"resume", "timeout", "strict", "quiet", "baseline", "on", "address"}:
             flag = "sweep" if name == "sweep_file" else name.replace("_", "-")
             raise PlanError(f"--resume goes on with the plan of that run: leave out --{flag}")
 
 
-def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
-    """Measure and write the tables after each round and at the end; return whether the user interrupted it."""
+def _measure(session: "Session", site: Site, timeout: int | None, *, quiet: bool) -> bool:
+    """Measure and write the tables now and then and at the end; return whether the user interrupted it."""
     from harness.reporting.progress import RunProgress
     from harness.reporting.terminal import Terminal
 
@@ -162,7 +178,7 @@ def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
     try:
         with RunProgress(console, session.sweep) as progress:
             try:
-                session.measure(progress, timeout, after_round=write)
+                site.measure(session, progress, timeout, write)
             except KeyboardInterrupt:
                 interrupted = True
         try:
@@ -172,7 +188,7 @@ def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
     except OSError as error:
         what = f"{error.filename} cannot be written: {error.strerror}" if error.filename else str(error)
         raise PlanError(
-            f"{what}; what was finished is kept; go on with: harness run --resume {session.folder}"
+            f"{what}; what was finished is kept; go on with: harness run --resume {session.folder}{site.flags}"
         ) from error
     session.journal.close()  # only now may another process go on with this run
     return interrupted
@@ -232,7 +248,7 @@ def noise(
     from harness.comparing.noise import measure_noise
     from harness.reporting.noise import show_noise
     from harness.reporting.terminal import Terminal
-    from harness.running.session import Session, this_machine
+    from harness.running.session import Session
     from harness.tables.files import read_table
     from harness.tables.noise_file import write_noise
 
@@ -245,9 +261,11 @@ def noise(
         if dry_run:
             print_plan(sweep)
             return
-        session = Session.start(sweep, this_machine(sweep), out)
-        folder = session.folder
-        if _measure(session, timeout, quiet=quiet):
+        with site_of(None, None, sweep) as site:
+            session = Session.start(sweep, site.machine, out)
+            folder = session.folder
+            interrupted = _measure(session, site, timeout, quiet=quiet)
+        if interrupted:
             go_on = f"go on with: harness run --resume {folder}, then: harness noise {folder}"
             click.echo(f"harness: interrupted; {go_on}", err=True)
             ctx.exit(Exit.INTERRUPTED)
