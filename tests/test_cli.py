@@ -228,6 +228,13 @@ def finish(program, this_is_the_machine, tmp_path):
         (["--sweep", "none.toml"], ["none.toml", "No such file"]),
         (["--baseline", "none"], ["none", "No such file"]),
         (["--baseline", "."], ["measurements.csv", "No such file"]),
+        (["--address", "10.0.0.1:6379"], ["--address", "add --on ray"]),
+        (["--on", "slurm"], ["--on", "'slurm'", "ray"]),
+        (["--on", "ray", "--baseline", "none"], ["--baseline is of one machine"]),
+        (["--on", "ray", "--profile-run"], ["--profile-run is of one machine"]),
+        (["--on", "ray", "--device", "cuda:1"], ["--device cuda:1", "use --device cuda"]),
+        (["--on", "ray", "--address", "head"], ["--address 'head'", "as host:port"]),
+        (["--on", "ray", "--address", "ray://head:10001"], ["--address 'ray://head:10001'", "as host:port"]),
         (["--resume", "none"], ["none is no results folder"]),
         (["--resume", "."], [". is no results folder"]),
         (["--resume", "none", "--engine", "manual"], ["--resume", "leave out --engine"]),
@@ -267,6 +274,14 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(device, p
     monkeypatch.setenv("PATH", str(here))  # no nvidia-smi
     monkeypatch.setattr(sessions, "describe_machine", lambda device: {**describe_machine(device), "torch": "2.13.0"})
     assert_refused(program("run", "--device", device, "--out", "out"), device, "no NVIDIA GPU", "--device cpu")
+    assert files(here) == []
+
+
+def test_without_ray_a_run_on_a_cluster_says_how_to_get_it_and_writes_nothing(program, here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # importing it then fails, whether it is installed or not
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    ended = program("run", "--on", "ray", "--out", "out")
+    assert_refused(ended, "--on ray needs Ray: pip install 'gradient-harness[ray]'")
     assert files(here) == []
 
 

@@ -9,9 +9,10 @@ import click
 from harness.cli.common import PATH, Exit, plan_options, print_plan
 from harness.cli.interrupt import INTERRUPTS
 from harness.cli.publish import begin, part_of, publish_options
+from harness.cli.site import Site, check_flags, site_of
 from harness.plan.errors import PlanError
 from harness.plan.presets import PRESETS
-from harness.plan.shard import Shard
+from harness.plan.shard import Shard, sweep_of
 from harness.plan.sweep import Axes, Sweep, plan_sweep
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 @click.option("--baseline", type=PATH, metavar="RUN", help="A stored run not to be slower than.")
 @click.option("--resume", type=PATH, metavar="RUN", help="Measure only what this run lacks.")
 @publish_options
+@click.option("--on", type=click.Choice(["ray"]), help="Measure on the machines of a Ray cluster, side by side.")
+@click.option("--address", metavar="HOST:PORT", help="Of its head; without, the cluster that this machine is of.")
 @click.option("--cold", is_flag=True, help="Give every case an empty compile cache of its own.")
 @click.option("--strict", is_flag=True, help="Exit 4 when a target is undecided.")
 @click.option("--profile-run", is_flag=True, help="Print where the wall time went.")
@@ -53,6 +56,8 @@ def run(
     resume: Path | None,
     shard_text: str | None,
     url: str | None,
+    on: str | None,
+    address: str | None,
     cold: bool,
     dry_run: bool,
     strict: bool,
@@ -66,6 +71,7 @@ def run(
     target missed (undecided ones are listed); 1: one missed, or a case failed; 2: usage, or nothing could be written;
     3: not comparable; 130: interrupted.
     """
+    check_flags(on, address, baseline=baseline, profile_run=profile_run, shard=shard_text, publish=url)
     if resume is not None:
         _only_with_resume(ctx)
     shard = None if shard_text is None else Shard.parse(shard_text)
@@ -78,12 +84,11 @@ def run(
         return
 
     from harness.cli.compare import exit_code, load, sessions_of, spreads_of, tell
-    from harness.comparing.comparable import check_comparable
     from harness.comparing.compare import compare_runs
     from harness.reporting.profile import show_profile
     from harness.reporting.terminal import Terminal, show_bonus, show_summary
-    from harness.running.records import read_journal, read_machine
-    from harness.running.session import Session, this_machine
+    from harness.running.records import read_journal
+    from harness.running.session import Session
     from harness.tables.build import build_tables
     from harness.tables.files import read_table
     from harness.tables.find import Place
@@ -93,18 +98,16 @@ def run(
     if resume is not None:
         header, records = read_journal(resume)
         build_tables(header, records)  # what they cannot hold is said before hours are measured
-        if stored is not None:
-            check_comparable(stored, _to_be_measured(header["machine"], header["fingerprint"], read_machine(resume)))
-        session = Session.resume(resume)
-    else:
-        machine = this_machine(part)
-        if stored is not None:
-            check_comparable(stored, _to_be_measured(machine.slug, machine.fingerprint, machine.facts))
-        session = begin(sweep, shard, machine, out, url)
-
-    before, started = session.progress.finished.copy(), time.monotonic()
-    interrupted = _measure(session, timeout, quiet=quiet)
-    wall_s = time.monotonic() - started
+        part = sweep_of(header)
+    with site_of(on, address, part, quiet=quiet) as site:
+        _check_stored(stored, resume, site)
+        if resume is None:
+            session = begin(sweep, shard, site.machine, out, url)
+        else:
+            session = Session.resume(resume, site.machine)
+        before, started = session.progress.finished.copy(), time.monotonic()
+        interrupted = _measure(session, site, timeout, quiet=quiet)
+        wall_s = time.monotonic() - started
 
     console = Terminal()
     summary = read_table(session.folder, "summary")
@@ -123,12 +126,27 @@ def run(
         compared = compare_runs(stored, now, spreads=spreads, sessions=between)
         tell(compared, form="terminal", only_wrong=quiet)
     if interrupted:
-        click.echo(f"harness: interrupted; go on with: {session.go_on}", err=True)
+        click.echo(f"harness: interrupted; go on with: {session.go_on}{site.flags}", err=True)
         ctx.exit(Exit.INTERRUPTED)
     code = verdict(summary, session.sweep, strict=strict)
     if compared is not None and code is not Exit.MISSED:
         code = exit_code(compared, strict=strict) or code
     ctx.exit(code)
+
+
+def _check_stored(stored: "Run | None", resume: Path | None, site: Site) -> None:
+    """Raise NotComparable where what will be measured could not be compared with a stored run."""
+    from harness.comparing.comparable import check_comparable
+    from harness.running.records import read_journal, read_machine
+
+    if stored is None:
+        return
+    if resume is None:
+        now = _to_be_measured(site.machine.slug, site.machine.fingerprint, site.machine.facts)
+    else:
+        header, _ = read_journal(resume)
+        now = _to_be_measured(header["machine"], header["fingerprint"], read_machine(resume))
+    check_comparable(stored, now)
 
 
 def _to_be_measured(machine: str, fingerprint: str, facts: "Mapping[str, Any]") -> "Run":
@@ -144,14 +162,14 @@ def _to_be_measured(machine: str, fingerprint: str, facts: "Mapping[str, Any]") 
 def _only_with_resume(ctx: click.Context) -> None:
     given = [name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     for name in given:
-        if name not in {"resume", "timeout", "strict", "quiet", "baseline"}:
+        if name not in {"resume", "timeout", "strict", "quiet", "baseline", "on", "address"}:
             renamed = {"sweep_file": "sweep", "shard_text": "shard", "url": "publish"}
             flag = renamed.get(name, name.replace("_", "-"))
             raise PlanError(f"--resume goes on with the plan of that run: leave out --{flag}")
 
 
-def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
-    """Measure and write the tables after each round and at the end; return whether the user interrupted it."""
+def _measure(session: "Session", site: Site, timeout: int | None, *, quiet: bool) -> bool:
+    """Measure and write the tables now and then and at the end; return whether the user interrupted it."""
     from harness.reporting.progress import RunProgress
     from harness.reporting.terminal import Terminal
 
@@ -172,7 +190,7 @@ def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
     try:
         with RunProgress(console, session.sweep) as progress:
             try:
-                session.measure(progress, timeout, after_round=write)
+                site.measure(session, progress, timeout, write)
             except KeyboardInterrupt:
                 interrupted = True
             except PlanError as error:  # what it says is kept here all the same
@@ -183,14 +201,14 @@ def _measure(session: "Session", timeout: int | None, *, quiet: bool) -> bool:
             interrupted = True
     except OSError as error:
         what = f"{error.filename} cannot be written: {error.strerror}" if error.filename else str(error)
-        raise PlanError(f"{what}; what was finished is kept; go on with: {session.go_on}") from error
+        raise PlanError(f"{what}; what was finished is kept; go on with: {session.go_on}{site.flags}") from error
     try:
         session.journal.close()  # only now may another process go on with this run
     except PlanError as error:
         unpublished = str(error)
     if unpublished:
         kept = f"what was finished is kept in {session.folder}"
-        raise PlanError(f"{unpublished}; {kept}; go on with: {session.go_on}")
+        raise PlanError(f"{unpublished}; {kept}; go on with: {session.go_on}{site.flags}")
     return interrupted
 
 
@@ -248,7 +266,7 @@ def noise(
     from harness.comparing.noise import measure_noise
     from harness.reporting.noise import show_noise
     from harness.reporting.terminal import Terminal
-    from harness.running.session import Session, this_machine
+    from harness.running.session import Session
     from harness.tables.files import read_table
     from harness.tables.noise_file import write_noise
 
@@ -261,9 +279,11 @@ def noise(
         if dry_run:
             print_plan(sweep)
             return
-        session = Session.start(sweep, this_machine(sweep), out)
-        folder = session.folder
-        if _measure(session, timeout, quiet=quiet):
+        with site_of(None, None, sweep) as site:
+            session = Session.start(sweep, site.machine, out)
+            folder = session.folder
+            interrupted = _measure(session, site, timeout, quiet=quiet)
+        if interrupted:
             go_on = f"go on with: harness run --resume {folder}, then: harness noise {folder}"
             click.echo(f"harness: interrupted; {go_on}", err=True)
             ctx.exit(Exit.INTERRUPTED)

@@ -52,8 +52,7 @@ class RunProgress:
 
     def case_started(self, round_number: int, case: Case) -> None:
         """Show which process runs."""
-        arm = f" of {printable(self.arm, 40)}" if self.arm else ""
-        self._running = f"round {round_number + 1}/{self._sweep.rounds} {case.case_id}{arm}"
+        self._running = self._named(round_number, case)
 
     def phase_started(self, phase: str) -> None:
         """Show which phase it is in."""
@@ -68,7 +67,7 @@ class RunProgress:
         if not self._console.is_terminal:
             told = record["outcome"] if not record["reason"] else f"{record['outcome']}: {record['reason']}"
             self._console.print(
-                f"{self._done}/{self._total} {self._running} {told} ({record['seconds']:.1f} s)",
+                f"{self._done}/{self._total} {self._named(round_number, case)} {told} ({record['seconds']:.1f} s)",
                 soft_wrap=True,
                 highlight=False,
                 markup=False,
@@ -77,6 +76,15 @@ class RunProgress:
     def case_skipped(self, round_number: int, case: Case) -> None:
         """Count it without taking it for time that was needed."""
         self._count(process_seconds(case, round_number, self._sweep))
+
+    def measured_again(self, count: int) -> None:
+        """Expect so many processes more, as what they had found is lost."""
+        self._total += count
+        self._bar.update(self._task, total=self._total)
+
+    def _named(self, round_number: int, case: Case) -> str:
+        arm = f" of {printable(self.arm, 40)}" if self.arm else ""
+        return f"round {round_number + 1}/{self._sweep.rounds} {case.case_id}{arm}"
 
     def _count(self, expected: float) -> None:
         self._done += 1

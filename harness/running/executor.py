@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -69,6 +69,19 @@ class Progress:
         if entry["outcome"] != Outcome.OK:
             self.without_time.add(entry["case_id"])
 
+    def forget(self, case_ids: Collection[str]) -> None:
+        """Count these cases as not measured yet, only as begun."""
+        self.finished = {key for key in self.finished if key[0] not in case_ids}
+        self.without_time -= set(case_ids)
+
+    def of_cases(self, case_ids: Collection[str]) -> "Progress":
+        """Return the part that is of these cases."""
+        return Progress(
+            {key for key in self.finished if key[0] in case_ids},
+            {case_id for case_id in self.without_time if case_id in case_ids},
+            Counter({key: count for key, count in self.attempts.items() if key[0] in case_ids}),
+        )
+
     def needs(self, case: Case, round_number: int) -> bool:
         """Whether this round of the case is still to be measured.
 
@@ -78,12 +91,42 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Executor:
-    """Measures the cases of one run, one at a time, and keeps each.
+class Measurer:
+    """Measures cases of a sweep on this machine, one at a time; keeps nothing.
 
     launcher: starts the worker of a case. place: says on which CPUs. sent: the case as its worker gets it, where the
     run keeps it by another name.
     """
+
+    sweep: Sweep
+    progress: Progress
+    launcher: Callable[[Case], Launcher]
+    place: Callable[[Case], Placement]
+    sent: Callable[[Case], Case] = lambda case: case
+
+    def entries(
+        self, round_number: int, case: Case, on_phase: Callable[[str], None] = lambda _phase: None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the attempt at one round of a case, then measure it and yield its record.
+
+        Whoever takes them adds each to `progress` before the next. KeyboardInterrupt ends the case without a record and
+        is raised on.
+        """
+        key = {"case_id": case.case_id, "round": round_number}
+        yield {"kind": "attempt", **key}
+        seeds, where = self.sweep.seeds if round_number == 0 else 0, self.place(case)
+        sampling, fast_core_ns = self.sweep.sampling, self.progress.core_ns
+        request = Request(
+            self.sent(case), round_number, seeds, sampling, where.worker, where.threads, fast_core_ns=fast_core_ns
+        )
+        measured = self.launcher(case).measure(request, on_phase)
+        ours = {"kind": "record", **key, "attempts": self.progress.attempts[case.case_id, round_number]}
+        yield _readable({**measured, **ours}, self.sweep.rounds, ours)
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Measures the cases of one run, one at a time, and keeps each: a `Measurer` with a journal and an observer."""
 
     sweep: Sweep
     progress: Progress
@@ -98,22 +141,14 @@ class Executor:
 
         KeyboardInterrupt ends the case without a record and is raised on.
         """
-        key = {"case_id": case.case_id, "round": round_number}
-        attempt = {"kind": "attempt", **key}
-        self.journal.append(attempt)
-        self.progress.add(attempt)
-        self.observer.case_started(round_number, case)
-        seeds, where = self.sweep.seeds if round_number == 0 else 0, self.place(case)
-        sampling, fast_core_ns = self.sweep.sampling, self.progress.core_ns
-        request = Request(
-            self.sent(case), round_number, seeds, sampling, where.worker, where.threads, fast_core_ns=fast_core_ns
-        )
-        measured = self.launcher(case).measure(request, self.observer.phase_started)
-        ours = {"kind": "record", **key, "attempts": self.progress.attempts[case.case_id, round_number]}
-        record = _readable({**measured, **ours}, self.sweep.rounds, ours)
-        self.journal.append(record)
-        self.progress.add(record)
-        self.observer.case_finished(round_number, case, record)
+        measurer = Measurer(self.sweep, self.progress, self.launcher, self.place, self.sent)
+        for entry in measurer.entries(round_number, case, self.observer.phase_started):
+            self.journal.append(entry)
+            self.progress.add(entry)
+            if entry["kind"] == "attempt":
+                self.observer.case_started(round_number, case)
+            else:
+                self.observer.case_finished(round_number, case, entry)
 
 
 def execute(

@@ -26,7 +26,7 @@ def checked_header(header: Mapping[str, Any]) -> Sweep:
         raise PlanError(f"format {shown(header.get('format'))}: this program reads {FORMAT}")
     _check_origin(header)
     for name, value in (("commit", header.get("commit")), ("session", header.get("session", header["run_id"]))):
-        _check_identity(name, value)
+        check_identity(name, value)
     if not isinstance(header.get("dirty"), bool):
         raise PlanError(f"dirty {shown(header.get('dirty'))}: must be true or false")
     sweep = sweep_of(header)
@@ -46,7 +46,8 @@ def fact(name: str, value: object) -> str | int | float | bool:
     raise PlanError(f"{shown(name)} is {shown(value)}, and must be a text, a finite number or a flag")
 
 
-def _check_identity(name: str, value: object) -> None:
+def check_identity(name: str, value: object) -> None:
+    """Raise PlanError unless the value is fit to name something."""
     if not isinstance(value, str) or not _IDENTITY.fullmatch(value):
         raise PlanError(f"{name} {shown(value)}: must be letters, digits and . _ + -")
 
@@ -54,7 +55,12 @@ def _check_identity(name: str, value: object) -> None:
 def _check_origin(told: Mapping[str, Any]) -> None:
     """Raise PlanError unless it says which run on which machine."""
     for name in ("run_id", "machine", "fingerprint"):
-        _check_identity(name, told.get(name))
+        check_identity(name, told.get(name))
+    check_environment(told)
+
+
+def check_environment(told: Mapping[str, Any]) -> None:
+    """Raise PlanError unless what is told of a machine's `environment` is an object of facts, if anything is."""
     environment = told.get("environment", {})
     if not isinstance(environment, dict) or len(environment) > MAX_PARTS:
         raise PlanError(f"environment {shown(environment)}: must be an object of texts and numbers")

@@ -79,13 +79,15 @@ class Launcher:
     """Runs workers, one at a time.
 
     environment: of the workers. command: starts one; tests put other programs here. timeout_s: the longest that any
-    phase of a case may take. term_s: how long a worker that must end may take for it before it is killed.
+    phase of a case may take. term_s: how long a worker that must end may take for it before it is killed. wake_s: how
+    long this process may sleep where nothing but a signal would wake it.
     """
 
     environment: Mapping[str, str]
     command: Sequence[str] = WORKER
     timeout_s: float = DEFAULT_TIMEOUT_S
     term_s: float = _TERM_S
+    wake_s: float = _WAKE_S
 
     def measure(self, request: Request, on_phase: Callable[[str], None] = lambda _phase: None) -> dict[str, Any]:
         """Measure one case in a fresh process and return its record, always with `outcome` and `reason`.
@@ -173,7 +175,7 @@ class Launcher:
                 left = said.since + longest - time.monotonic()
                 if left <= 0:
                     return said.record is not None
-                ready = [key.fileobj for key, _ in selector.select(min(left, _WAKE_S))]
+                ready = [key.fileobj for key, _ in selector.select(min(left, self.wake_s))]
                 if not ready:
                     continue
                 if process.stdout not in ready:  # the worker has ended, and everything that it wrote is read

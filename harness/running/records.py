@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from harness.plan.case import whole_number
+from harness.plan.case import Case, whole_number
 from harness.plan.errors import PlanError
 from harness.plan.outcome import Outcome
 from harness.plan.reading import open_regular, read_regular
@@ -19,7 +19,15 @@ from harness.plan.sweep import MAX_SEEDS
 from harness.plan.targets import ConvergenceTargets
 from harness.plan.text import printable, shown
 from harness.running.header import FORMAT as FORMAT  # the version of all that is read here
-from harness.running.header import LARGEST_NUMBER, MAX_PARTS, Facts, checked_header, fact
+from harness.running.header import (
+    LARGEST_NUMBER,
+    MAX_PARTS,
+    Facts,
+    check_environment,
+    check_identity,
+    checked_header,
+    fact,
+)
 from harness.running.journal import FILE
 
 MACHINE_FILE = "machine.json"
@@ -37,6 +45,9 @@ SHORTEST_NS, LONGEST_NS = 1e-3, 1e18
 # Whole numbers up to here survive being a float.
 LARGEST_COUNT = 2**53
 
+# What a record says of its machine where those of a run are of several; else its header does.
+PLACE = ("machine", "fingerprint", "node")
+
 _MAX_CPUS = 2**16
 _COUNTS = frozenset(
     {"threads", "blocks", "blocks_disturbed", "block_steps", "graphs", "graph_breaks", "recompiles", "attempts"}
@@ -47,8 +58,10 @@ _TEXTS = frozenset({"reason", "stop_rule", "stderr", "compile_cache", "workload_
 def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return header and entries of the run in a folder: attempts (`kind` is `attempt`) and finished records.
 
-    A torn last line is left out. Keys that this version does not know are kept. Raises PlanError, naming file and line,
-    when the folder holds no journal, one that is damaged, or one of another version of this program.
+    A torn last line is left out, and so are the records that a later line says are lost (`kind` is `lost`): of all
+    cases that are compared with the one it names. Keys that this version does not know are kept. Raises PlanError,
+    naming file and line, when the folder holds no journal, one that is damaged, or one of another version of this
+    program.
     """
     path = folder / FILE
     found = _Found()
@@ -72,38 +85,60 @@ class _Found:
     """What was read of a journal so far."""
 
     header: dict[str, Any] = field(default_factory=dict)
-    entries: list[dict[str, Any]] = field(default_factory=list)
-    case_ids: frozenset[str] = frozenset()
     rounds: int = 0
-    finished: set[tuple[str, int]] = field(default_factory=set)
+    groups: dict[str, Case] = field(default_factory=dict)  # of each case, by its id
+    lines: dict[int, dict[str, Any]] = field(default_factory=dict)
+    read: int = 0
+    finished: dict[Case, dict[tuple[str, int], int]] = field(default_factory=dict)  # where its records are in `lines`
+    places: dict[Case, tuple[Any, ...]] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """What still counts of the lines after the first."""
+        return list(self.lines.values())
 
     def add(self, entry: dict[str, Any]) -> None:
         """Check the next line and keep it; raises PlanError."""
         if not self.header:
             sweep = checked_header(entry)
             self.header, self.rounds = entry, sweep.rounds
-            self.case_ids = frozenset(case.case_id for case in sweep.cases)
+            self.groups = {case.case_id: case.group for case in sweep.cases}
             return
-        check_entry(entry, self.case_ids, self.rounds)
+        check_entry(entry, self.groups, self.rounds)
+        self.read += 1
+        group = self.groups[entry["case_id"]]
+        if entry["kind"] == "lost":
+            for line in self.finished.pop(group, {}).values():
+                del self.lines[line]
+            self.places.pop(group, None)
+            return
         if entry["kind"] == "record":
-            key = (entry["case_id"], entry["round"])
-            if key in self.finished:
-                raise PlanError(f"a second record of {key[0]} in round {key[1]}")
-            self.finished.add(key)
-        self.entries.append(entry)
+            self._finish(group, entry)
+        self.lines[self.read] = entry
+
+    def _finish(self, group: Case, record: Mapping[str, Any]) -> None:
+        key = (record["case_id"], record["round"])
+        finished = self.finished.setdefault(group, {})
+        if key in finished:
+            raise PlanError(f"a second record of {key[0]} in round {key[1]}")
+        finished[key] = self.read
+        place = tuple(record.get(name) for name in PLACE)
+        if record["outcome"] == Outcome.OK and self.places.setdefault(group, place) != place:
+            raise PlanError(f"{key[0]} has a time of another machine than those it is compared with")
 
 
 def check_entry(entry: Mapping[str, Any], case_ids: Collection[str], rounds: int) -> None:
-    """Raise PlanError, in one line, unless this is an attempt or a record of one of these cases that can be kept.
+    """Raise PlanError, in one line, unless this is an attempt, a record or a loss of one of these cases.
 
     case_ids, rounds: of the sweep. Keys that are not known are looked at only for the unit in their name.
     """
-    if entry.get("kind") not in ("attempt", "record"):
-        raise PlanError(f"kind {shown(entry.get('kind'))}: must be attempt or record, after one run")
+    if entry.get("kind") not in ("attempt", "record", "lost"):
+        raise PlanError(f"kind {shown(entry.get('kind'))}: must be attempt, record or lost, after one run")
     case_id = entry.get("case_id")
     if not isinstance(case_id, str) or case_id not in case_ids:
         raise PlanError(f"case_id {shown(case_id)}: is none of the run's cases")
-    whole_number("round", entry.get("round"), 0, rounds - 1)
+    if entry["kind"] != "lost":
+        whole_number("round", entry.get("round"), 0, rounds - 1)
     if entry["kind"] == "record":
         _check_record(entry)
 
@@ -187,6 +222,10 @@ def _check_record(record: Mapping[str, Any]) -> None:
     for name, value in record.items():
         _check_value(printable(name, 100), value)
     _check_parts(record)
+    for name in PLACE:
+        if name in record:
+            check_identity(name, record[name])
+    check_environment(record)
     for name in record.keys() & {"step_ns", "step_median_ns", "step_min_ns"}:
         if record[name] is not None:
             check_number(name, record[name], SHORTEST_NS, LONGEST_NS)

@@ -29,11 +29,15 @@ _MAX_SOURCE = 2**24  # nobody writes 16 MiB of Python
 
 @dataclass(frozen=True)
 class Machine:
-    """facts: what `measuring.machine` found. slug: the folder name. fingerprint: equal where runs may be compared."""
+    """facts: what `measuring.machine` found. slug: the folder name. fingerprint: equal where runs may be compared.
+
+    on: `ray` where these are the nodes of a cluster together; empty for one machine.
+    """
 
     facts: Mapping[str, Any]
     slug: str
     fingerprint: str
+    on: str = ""
 
 
 def this_machine(sweep: Sweep) -> Machine:
@@ -71,6 +75,21 @@ def own_files(sweep: Sweep) -> list[Path]:
     """Return the files of the user's own engines and workloads, each once."""
     references = {reference for case in sweep.cases for reference in (case.engine, case.workload)}
     return sorted({Path(reference.rpartition(":")[0]) for reference in references if ":" in reference})
+
+
+def environment(machine: Machine) -> dict[str, Any]:
+    """Return what a machine's fingerprint is made of, by name."""
+    return {key: machine.facts[key] for key in COMPARABLE if key in machine.facts}
+
+
+def launchers(sweep: Sweep, cache: Path, timeout_s: float | None) -> Callable[[Case], Launcher]:
+    """Return what starts the worker of a case, with compile caches in a folder: one for all, or where cold for each."""
+
+    def launcher(case: Case) -> Launcher:
+        own = digest(case.case_id.encode()) if sweep.cold else "run"
+        return Launcher(worker_environment(cache / own), timeout_s=timeout_s or DEFAULT_TIMEOUT_S)
+
+    return launcher
 
 
 def _identity(
@@ -154,7 +173,8 @@ class Session:
             "session": name or folder.name,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             **_identity(sweep, at, machine, located),
-            "environment": {key: machine.facts[key] for key in COMPARABLE if key in machine.facts},
+            **({"on": machine.on} if machine.on else {}),
+            "environment": environment(machine),
             "sweep": sweep.to_json(),
             **({"shard": shard.to_json()} if shard else {}),
         }
@@ -168,8 +188,8 @@ class Session:
         return cls(folder, shard.of(sweep) if shard else sweep, Progress(), journal)
 
     @classmethod
-    def resume(cls, folder: Path) -> "Session":
-        """Go on with the run in a folder.
+    def resume(cls, folder: Path, machine: Machine | None = None) -> "Session":
+        """Go on with the run in a folder; machine: on which, None for this one.
 
         Raises PlanError when it is none, and NotComparable when commit or machine are not those it was begun with.
         """
@@ -181,7 +201,11 @@ class Session:
         whole, sweep = Sweep.from_json(header["sweep"]), sweep_of(header)
         for case in whole.cases:
             checked(case)  # what it is of may not be there any more
-        check_unchanged(header, whole, this_machine(sweep), str(folder))
+        on = machine.on if machine else ""
+        if header.get("on", "") != on:
+            there = "one machine: go on without --on" if on else "a cluster: go on with --on ray"
+            raise PlanError(f"{folder} was begun on {there}")
+        check_unchanged(header, whole, machine or this_machine(sweep), str(folder))
         journal = Journal.reopen(folder)
         _, records = read_journal(folder)  # once more: until here another process may have added some
         return cls(folder, sweep, Progress.of(records), journal)
@@ -195,10 +219,7 @@ class Session:
             TemporaryDirectory(prefix="harness-cache-", ignore_cleanup_errors=True) as cache,
             away_from_workers() as allowed,
         ):
-
-            def launcher(case: Case) -> Launcher:
-                own = digest(case.case_id.encode()) if self.sweep.cold else "run"
-                return Launcher(worker_environment(Path(cache) / own), timeout_s=timeout_s or DEFAULT_TIMEOUT_S)
+            launcher = launchers(self.sweep, Path(cache), timeout_s)
 
             def placed(case: Case) -> Placement:
                 return place(case.device, case.threads, allowed, ranks=case.ranks)

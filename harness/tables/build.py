@@ -16,6 +16,7 @@ from harness.plan.outcome import Outcome
 from harness.plan.shard import shard_by_case, sweep_of
 from harness.plan.sweep import Sweep
 from harness.plan.targets import ConvergenceTargets
+from harness.running.records import PLACE
 from harness.tables.cells import Value, checked, environment_cell, series
 from harness.tables.columns import CONVERGENCE, MEASUREMENTS, PHASES, SCHEMA, SUMMARY, Column
 from harness.tables.files import Tables
@@ -37,13 +38,18 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
             by_case[record["case_id"]].append(record)
 
     common_by_case = {
-        case.case_id: {**_labels(case, by_case[case.case_id]), **identities[case.case_id], "case_id": case.case_id}
+        case.case_id: {
+            **_labels(case, by_case[case.case_id]),
+            **identities[case.case_id],
+            **_place(next(iter(by_case[case.case_id]), {})),
+            "case_id": case.case_id,
+        }
         for case in sweep.cases
     }
     # First, for it checks every value that the summary is made of.
     measurements = _frame(
         [
-            {**_measurement(record), **common}
+            {**_measurement(record), **common, **_place(record)}
             for case_id, common in common_by_case.items()
             for record in by_case[case_id]
         ],
@@ -90,6 +96,12 @@ def _labels(case: Case, records: Sequence[Record]) -> dict[str, Any]:
         "batch_per_rank": case.batch_size // case.ranks,
         "workload_digest": next((record["workload_digest"] for record in records if "workload_digest" in record), ""),
     }
+
+
+def _place(record: Record) -> dict[str, Any]:
+    """Return what a record says of its machine, where its run spans several; else the header does."""
+    told = {name: record[name] for name in PLACE if name in record}
+    return told | ({"environment": environment_cell(record["environment"])} if "environment" in record else {})
 
 
 def _measurement(record: Record) -> dict[str, Any]:

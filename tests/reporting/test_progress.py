@@ -80,6 +80,25 @@ def test_a_process_that_is_not_needed_is_counted_and_not_told():
     assert log.file.getvalue().splitlines() == [f"3/8 round 3/8 {CASE.case_id} ok (6.5 s)"]
 
 
+def test_what_is_lost_and_measured_again_is_counted_once_more():
+    log = console()
+    with RunProgress(log, Sweep((CASE,), rounds=2)) as watching:
+        go_through(watching, 0)
+        watching.measured_again(1)
+        go_through(watching, 0)
+        go_through(watching, 1)
+    assert [line.split()[0] for line in log.file.getvalue().splitlines()] == ["1/2", "2/3", "3/3"]
+
+
+def test_a_process_is_told_by_its_own_name_though_another_began_after_it():
+    log = console()
+    with RunProgress(log, Sweep((CASE,), rounds=2)) as watching:
+        watching.case_started(0, CASE)
+        watching.case_started(1, CASE)
+        watching.case_finished(0, CASE, OK)
+    assert "round 1/2" in log.file.getvalue()
+
+
 def test_a_quiet_console_hears_nothing():
     for terminal in (False, True):
         quiet = console(quiet=True, force_terminal=terminal)

@@ -330,6 +330,16 @@ def test_a_disturbed_case_says_so_in_the_table_and_a_badly_disturbed_one_in_a_li
     assert lines == ["DISTURBED loud: 41% of its blocks: preempted 60, waited 2"]
 
 
+def test_rows_of_several_machines_say_of_which_they_are_and_rows_of_one_do_not() -> None:
+    several = shown(summary({"machine": "nvidia-h200"}, {"machine": "amd-epyc-9654-2c"}))
+    assert "2 kinds of machine, commit" in several
+    assert "nvidia-h200" in several
+    assert "amd-epyc-9654-2c" in several
+    one = shown(summary({"machine": "nvidia-h200"}, {"machine": "nvidia-h200"}))
+    assert one.count("nvidia-h200") == 1
+    assert "machine" not in one
+
+
 def test_columns_of_what_nobody_has_are_left_out() -> None:
     assert not {"device", "latency", "disturbed"} & set(shown(summary({})).split())
     text = shown(summary({"device": "cuda", "device_ns": 8_200.0}))

@@ -229,6 +229,19 @@ def test_each_case_has_the_launcher_that_is_chosen_for_it(run, tmp_path):
     assert {request.case.engine for request in others.requests} == {"autograd"}
 
 
+def test_a_case_whose_machine_is_lost_is_needed_again_and_was_begun_as_often_as_it_was():
+    one, other = CASES[0], CASES[1]
+    begun = [{"kind": "attempt", "case_id": case.case_id, "round": 0} for case in (one, other)]
+    progress = Progress.of([*begun, done_before(one, 0), done_before(one, 1, "crashed"), done_before(other, 0)])
+    part = progress.of_cases({one.case_id})
+    progress.forget({one.case_id})
+    assert progress.needs(one, 0)
+    assert progress.needs(one, 2)
+    assert not progress.needs(other, 0)
+    assert progress.attempts[one.case_id, 0] == 1
+    assert part == Progress.of([begun[0], done_before(one, 0), done_before(one, 1, "crashed")])
+
+
 def test_an_attempt_is_in_the_journal_before_its_process_starts(run, tmp_path, monkeypatch):
     seen = []
     measure = FakeLauncher.measure

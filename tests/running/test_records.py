@@ -12,6 +12,7 @@ from harness.running.journal import FILE
 from harness.running.records import MACHINE_FILE, check_entry, read_journal, read_machine
 
 MANUAL, AUTOGRAD = (Case("line", engine, "cpu", "float32", 100) for engine in ("manual", "autograd"))
+OTHER = Case("line", "manual", "cpu", "float32", 1000)
 SWEEP = Sweep((MANUAL, AUTOGRAD), rounds=3)
 TARGETS = {
     "max_loss": 0.1,
@@ -81,6 +82,35 @@ def test_a_header_says_its_session_and_its_environment_or_is_of_before_it_did(fo
     assert read_journal(folder(HEADER)) == (HEADER, [])
 
 
+PLACE = {"machine": "amd-epyc-2c", "fingerprint": "00aa11bb22cc", "node": "0a1b2c3d4e5f"}
+ATTEMPT = {"kind": "attempt", "case_id": MANUAL.case_id, "round": 0}
+
+
+def test_what_a_lost_machine_had_measured_of_a_group_does_not_count_and_is_measured_again(folder):
+    header = {**HEADER, "sweep": json.loads(json.dumps(Sweep((MANUAL, AUTOGRAD, OTHER), rounds=3).to_json()))}
+    mine, compared, apart = ({**RECORD, **PLACE, "case_id": case.case_id} for case in (MANUAL, AUTOGRAD, OTHER))
+    again = {**mine, "node": "ffffffffffff", "fingerprint": "cc22bb11aa00", "attempts": 2}
+    lost = {"kind": "lost", "case_id": AUTOGRAD.case_id, "reason": "its power failed"}
+    entries = read_journal(folder(header, ATTEMPT, mine, apart, compared, lost, ATTEMPT, again))[1]
+    assert entries == [ATTEMPT, apart, ATTEMPT, again]
+
+
+def test_a_time_of_another_machine_than_those_it_is_compared_with_is_refused(folder):
+    compared = {**RECORD, **PLACE, "case_id": AUTOGRAD.case_id}
+    for name in PLACE:
+        said = refusal(folder(HEADER, {**RECORD, **PLACE, name: "another"}, compared))
+        assert "line 3: line/autograd/cpu/float32/b100 has a time of another machine" in said
+    failed = {
+        **RECORD,
+        **PLACE,
+        "node": "another",
+        "outcome": "crashed",
+        "reason": "killed by SIGSEGV",
+        "step_ns": None,
+    }
+    assert read_journal(folder(HEADER, failed, compared))[1] == [failed, compared]  # it has no time
+
+
 @pytest.mark.parametrize("digest", ["0123456789ab", "", "not known"])
 def test_a_record_may_say_what_it_trained(digest, folder):
     record = {**RECORD, "workload_digest": digest}
@@ -121,6 +151,8 @@ def test_a_record_may_say_what_it_trained(digest, folder):
         ([HEADER, '{"a": -Infinity}'], 2, "-Infinity is no number"),
         ([HEADER, '{"a": ' + "9" * 5000 + "}"], 2, "is no JSON"),
         ([HEADER, '{"a": ' + "[" * 100_000], 2, "nested too deeply"),
+        ([HEADER, {"kind": "lost", "case_id": "line/other"}], 2, "case_id 'line/other': is none of the run's cases"),
+        ([HEADER, {"kind": "lost"}], 2, "case_id None"),
         ([HEADER, RECORD, RECORD], 3, "a second record of line/manual/cpu/float32/b100 in round 0"),
     ],
     ids=str,
@@ -156,6 +188,11 @@ def test_a_damaged_journal_is_refused_with_its_name_its_line_and_what_is_wrong(l
         ({"peak_rss_bytes": -1}, "peak_rss_bytes -1"),
         ({"stop_rule": ["a"]}, "stop_rule ['a']"),
         ({"workload_digest": 7}, "workload_digest 7"),
+        ({"node": "=cmd"}, "node '=cmd': must be letters, digits and . _ + -"),
+        ({"machine": None}, "machine None"),
+        ({"fingerprint": ["a"]}, "fingerprint ['a']"),
+        ({"environment": [1]}, "environment [1]: must be an object"),
+        ({"environment": {"torch": None}}, "'torch' is None"),
         ({"cpus": None}, "cpus None"),
         ({"cpus": ["0"]}, "cpus '0'"),
         ({"phases_ns": {"import": "long"}}, "phases_ns 'import' 'long'"),

@@ -203,6 +203,18 @@ def test_on_another_machine_a_run_is_not_gone_on_with(begun, monkeypatch, change
         Session.resume(begun)
 
 
+def test_a_run_is_gone_on_with_where_it_was_begun_on_one_machine_or_on_a_cluster(begun, tmp_path):
+    here = this_machine(sweep("cpu"))
+    cluster = replace(here, on="ray")
+    with pytest.raises(PlanError, match="was begun on one machine: go on without --on"):
+        Session.resume(begun, cluster)
+    session = Session.start(sweep("cpu"), cluster, tmp_path / "fan")
+    session.journal.close()
+    with pytest.raises(PlanError, match="was begun on a cluster: go on with --on ray"):
+        Session.resume(session.folder)
+    Session.resume(session.folder, cluster).journal.close()
+
+
 def test_with_another_torch_a_run_is_not_gone_on_with(begun, monkeypatch):
     installed(monkeypatch, "2.14.0+cu130")
     with pytest.raises(NotComparable, match="its fingerprint is"):

@@ -86,6 +86,21 @@ def test_the_columns_written_are_the_columns_described(table, records):
     assert list(found.columns) == [column.name for column in TABLES[table]]
 
 
+def test_a_row_is_of_the_machine_that_its_record_names_where_a_run_spans_several():
+    place = {"machine": "nvidia-h200", "fingerprint": "cc22bb11aa00", "node": "0a1b2c3d4e5f"}
+    there = record(MANUAL, 0, 500, **place, environment={"torch": "2.13.0+cpu", "cpus": 8})
+    found = tables(TWO_ENGINES, there, record(AUTOGRAD, 0))
+    for table in (found.measurements, found.summary, found.convergence):
+        by_case = table.drop_duplicates("case_id").set_index("case_id")
+        assert tuple(by_case.loc[MANUAL.case_id, ["machine", "fingerprint"]]) == ("nvidia-h200", "cc22bb11aa00")
+        assert tuple(by_case.loc[AUTOGRAD.case_id, ["machine", "fingerprint"]]) == ("amd-epyc-9654-2c", "00aa11bb22cc")
+    by_case = found.measurements.set_index("case_id")
+    assert by_case["node"].to_dict() == {MANUAL.case_id: "0a1b2c3d4e5f", AUTOGRAD.case_id: ""}
+    assert environment_of(by_case.loc[MANUAL.case_id, "environment"]) == {"torch": "2.13.0+cpu", "cpus": "8"}
+    assert environment_of(row(found, MANUAL)["environment"]) == {"torch": "2.13.0+cpu", "cpus": "8"}
+    assert environment_of(row(found, AUTOGRAD)["environment"]) == {}
+
+
 @pytest.mark.parametrize(("table", "rows"), [("measurements", 5), ("convergence", 128), ("summary", 2)])
 def test_every_row_says_which_case_of_which_run_at_which_commit_on_which_machine(table, rows):
     records = [*rounds(MANUAL, 500, 510), *rounds(AUTOGRAD, 1000, 1010), crashed(AUTOGRAD, 2)]
