@@ -276,7 +276,7 @@ def test_without_any_machine_left_the_run_ends_in_one_line_and_keeps_what_it_has
     assert left.code == 2, left.err
     run = run_of(tmp_path)
     assert left.complaints[-1] == (
-        "harness: no machine of the cluster is left for line/ends.py:Waits/cpu/float32/b10; what is finished is kept; "
-        f"go on with: harness run --resume {run.relative_to(tmp_path)} --on ray"
+        "harness: no machine of the cluster is left for line/ends.py:Waits/cpu/float32/b10; what was finished is kept "
+        f"in {run.relative_to(tmp_path)}; go on with: harness run --resume {run.relative_to(tmp_path)} --on ray"
     )
     assert [row["outcome"] for row in rows(run, "summary")] == ["interrupted"]

@@ -101,6 +101,13 @@ def test_a_row_is_of_the_machine_that_its_record_names_where_a_run_spans_several
     assert environment_of(row(found, AUTOGRAD)["environment"]) == {}
 
 
+def test_a_crash_on_another_machine_is_a_row_of_that_machine():
+    there = {"machine": "nvidia-h200", "fingerprint": "cc22bb11aa00", "node": "0a1b2c3d4e5f"}
+    found = tables(TWO_ENGINES, record(MANUAL, 0, 500), {**crashed(MANUAL, 1), **there}).measurements
+    assert found["machine"].tolist() == ["amd-epyc-9654-2c", "nvidia-h200"]
+    assert found["fingerprint"].tolist() == ["00aa11bb22cc", "cc22bb11aa00"]
+
+
 @pytest.mark.parametrize(("table", "rows"), [("measurements", 5), ("convergence", 128), ("summary", 2)])
 def test_every_row_says_which_case_of_which_run_at_which_commit_on_which_machine(table, rows):
     records = [*rounds(MANUAL, 500, 510), *rounds(AUTOGRAD, 1000, 1010), crashed(AUTOGRAD, 2)]
