@@ -80,8 +80,8 @@ def honest(machine):
 def test_ddp_passes_the_gate_and_is_timed(honest, machine):
     assert (honest["outcome"], honest["reason"]) == ("ok", "")
     assert 0 < honest["gate_share"] <= 1
-    assert honest["step_ns"] > 0
-    assert honest["latency_ns"] > honest["step_min_ns"] / 2
+    assert honest["step_ns"] >= honest["step_min_ns"] > 0
+    assert honest["latency_ns"] > 0
     assert len(honest["blocks_ns"]) == honest["blocks"] >= 30
     assert sorted(honest["phases_ns"]) == sorted(
         ("start", "import", "setup", "first_call", "gate", "timing", "gate_after", "convergence", "end", "exit")
