@@ -5,12 +5,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.docker.engine import IMAGE, ROOT, SANDBOX, SOURCE, Engine, NoEngineError, Place, noxfile
+from tests.docker.engine import IMAGE, ROOT, SANDBOX, Engine, NoEngineError, Place, noxfile
 
 
 @pytest.fixture(scope="session")
@@ -20,8 +19,6 @@ def engine() -> Iterator[Engine]:
         found = Engine.find()
     except NoEngineError as error:
         pytest.skip(f"no container engine, and none can be prepared: {error}")
-    more = f"{found.environment.get('HARNESS_BUILD_ARGS', '')} --build-arg SOURCE={SOURCE}"
-    found = replace(found, environment={**found.environment, "HARNESS_BUILD_ARGS": more})
     yield found
     made = found("image", "ls", "--quiet", "--filter", "reference=localhost/harness-test*").stdout.split()
     for image in dict.fromkeys(made):

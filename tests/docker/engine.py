@@ -17,7 +17,6 @@ from types import ModuleType
 ROOT = Path(__file__).parents[2]
 PREPARE = "HARNESS_CONTAINERS_PREPARE"
 IMAGE = "localhost/harness:cpu"
-SOURCE = "https://example.org/gradient-harness"
 # What an image has to work in: docker/README.md.
 SANDBOX = (
     "--network=none",

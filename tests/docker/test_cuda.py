@@ -1,10 +1,13 @@
 """The CUDA image but for its torch: every layer of it on the environment of the CPU image."""
 
+import json
+
 import pytest
 
 from tests.docker.engine import ROOT
 
 NAME, STAGE = "localhost/harness-test:cuda", "localhost/harness-test:stage"
+SAID = {"revision": "abcdef1", "version": "1.2.3", "source": "https://example.org/gradient-harness"}
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +19,8 @@ def cuda(engine, image):
         engine(*command, *engine.build_arguments(), ROOT, timeout_s=300)
 
     build("build-cpu", STAGE)
-    build("cuda", NAME, "--build-context", f"build-cuda=docker-image://{STAGE}", "--build-arg", "REVISION=abcdef1")
+    said = [word for name, value in SAID.items() for word in ("--build-arg", f"{name.upper()}={value}")]
+    build("cuda", NAME, "--build-context", f"build-cuda=docker-image://{STAGE}", *said)
     return NAME
 
 
@@ -33,5 +37,9 @@ def test_it_asks_the_toolkit_for_the_gpus_and_runs_as_nobody_special(engine, cud
     for variable in ("NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"):
         assert variable in told
     assert engine.inspect(cuda, ".Config.User") == "10001:10001"
-    title = engine.inspect(cuda, 'index .Config.Labels "org.opencontainers.image.title"')
-    assert title == "gradient-harness (CUDA)"
+
+
+def test_its_labels_are_what_the_builder_was_told(engine, cuda):
+    labels = json.loads(engine.inspect(cuda, "json .Config.Labels"))
+    for name, value in {**SAID, "title": "gradient-harness (CUDA)"}.items():
+        assert labels[f"org.opencontainers.image.{name}"] == value
