@@ -20,9 +20,9 @@ def engine() -> Iterator[Engine]:
     except NoEngineError as error:
         pytest.skip(f"no container engine, and none can be prepared: {error}")
     yield found
-    made = found("image", "ls", "--quiet", "--filter", "reference=localhost/harness-test*").stdout.split()
-    for image in dict.fromkeys(made):
-        found("image", "rm", "--force", image, check=False)
+    listed = ("--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=localhost/harness-test*")
+    for name in found("image", "ls", *listed).stdout.split():
+        found.forget(name)
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,11 @@ class Engine:
         """Return what the engine says of an image."""
         return self("image", "inspect", "--format", f"{{{{{template}}}}}", image).stdout.strip()
 
+    def forget(self, name: str) -> None:
+        """Take the name from an image that a test made; what it is made of stays in the cache for the next build."""
+        command = ("untag",) if self.name == "podman" else ("image", "rm", "--no-prune")
+        self(*command, name, check=False)
+
     @contextlib.contextmanager
     def served(self) -> Iterator[dict[str, str]]:
         """Yield the environment in which other programs find the engine; podman answers them only while this lasts."""

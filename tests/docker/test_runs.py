@@ -73,8 +73,8 @@ def test_the_rows_name_the_commit_and_the_facts_the_image(engine, quick):
     revision = noxfile.head_revision()
     rows = table(only_run(quick.results), "measurements")
     assert {row["commit"] + "-dirty" * (row["dirty"] == "True") for row in rows} == {revision}
-    told = json.loads(engine.inspect(IMAGE, "json ."))
-    assert facts(quick.results)["image"] in (*(told.get("RepoDigests") or ()), told["Id"])
+    digests = json.loads(engine.inspect(IMAGE, "json .RepoDigests")) or ()
+    assert facts(quick.results)["image"] in (*digests, engine.inspect(IMAGE, ".Id"))
 
 
 def test_what_is_written_is_the_callers_and_never_roots(quick):
