@@ -87,7 +87,13 @@ def submit(tmp_path) -> Iterator[Callable[..., Job]]:
             **environment,
         }
         process = subprocess.Popen(
-            ["bash", str(FILE)], cwd=tmp_path, env=given, text=True, stderr=subprocess.PIPE, start_new_session=True
+            # A shell that runs these tests in the background ignores SIGINT, and bash cannot change what it inherits.
+            ["env", "--default-signal=INT", "bash", str(FILE)],
+            cwd=tmp_path,
+            env=given,
+            text=True,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         begun.append(process)
         return Job(process, tmp_path)
