@@ -265,7 +265,7 @@ OF_A_GPU = {
 def test_each_row_of_an_honest_case_is_filled(killed, resumed):
     measured = table(killed.folder, "measurements").loc["manual"]
     empty = {name for name in measured.index if pd.isna(measured[name])}
-    assert empty - {"disturbances"} == {"reason", "first_call_cold_ns", *OF_A_GPU}
+    assert empty - {"disturbances"} == {"reason", "first_call_cold_ns", "node", *OF_A_GPU}
     assert measured["run_id"] == killed.folder.name
     assert measured["commit"] == "c" * 40
     assert measured["step_min_ns"] <= measured["step_ns"] <= measured["step_median_ns"]

@@ -55,7 +55,8 @@ def test_the_code_of_a_node_is_told_apart_by_any_file_of_it(tmp_path):
     )
 
     def code(folder: Path) -> str:
-        command = [sys.executable, "-c", asked, str(folder), str(ROOT), str(file)]
+        # -S: the program may be installed where the tests run, and a node that has none has not.
+        command = [sys.executable, "-S", "-c", asked, str(folder), str(ROOT), str(file)]
         return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.strip()
 
     copy = tmp_path / "copy"
