@@ -25,6 +25,10 @@ def own_compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quarter", action="store_true", help="A quarter of the kills and of the hostile files.")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none, with the reason."""
     marked = [item for item in items if item.get_closest_marker("cuda")]
