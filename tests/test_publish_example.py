@@ -34,7 +34,7 @@ def named(tmp_path):
 
     def call(tag: str) -> tuple[int, str, dict[str, str]]:
         output = tmp_path / "output"
-        environment = {"TAG": tag, "TARGET": "cpu", "IMAGE": "ghcr.io/Some/Harness", "REVISION": "a" * 40}
+        environment = {"TAG": tag, "TARGET": "cpu", "IMAGE": "registry.example/Some/Harness", "REVISION": "a" * 40}
         ended = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script("Name")],
             cwd=ROOT,
@@ -55,7 +55,7 @@ def test_an_image_is_named_by_version_and_by_commit_in_lower_case(named) -> None
     assert code == 0
     assert outputs == {
         "version": harness.__version__,
-        "tags": f"ghcr.io/some/harness:{harness.__version__}-cpu,ghcr.io/some/harness:{'a' * 40}-cpu",
+        "tags": f"registry.example/some/harness:{harness.__version__}-cpu,registry.example/some/harness:{'a' * 40}-cpu",
     }
 
 
@@ -96,9 +96,9 @@ def test_every_action_is_pinned_by_commit_and_no_script_holds_what_github_would_
         assert "${{" not in script(name)
 
 
-def test_only_the_job_that_publishes_may_push_and_no_token_is_left_in_the_checkout() -> None:
-    assert re.search(r"^permissions:\n  contents: read\n  packages: write\b", WORKFLOW, re.MULTILINE)
-    assert re.search(
-        r"^  test:\n(    .*\n)*?    permissions:\n      contents: read\n    steps:", WORKFLOW, re.MULTILINE
-    )
+def test_only_the_job_that_publishes_has_the_secret_and_no_token_is_left_in_the_checkout() -> None:
+    assert re.findall(r"^( *)permissions:\n((?:  .*\n)+)", WORKFLOW, re.MULTILINE) == [("", "  contents: read\n")]
+    before, _, publishing = WORKFLOW.partition("\n  publish:\n")
+    assert "secrets." not in before
+    assert re.findall(r"secrets\.\w+", publishing) == ["secrets.REGISTRY_TOKEN"]
     assert WORKFLOW.count("persist-credentials: false") == WORKFLOW.count("actions/checkout@")
