@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def describe_machine(device: str, root: Path = ROOT) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "python_minor": ".".join(platform.python_version_tuple()[:2]),
-        "torch": _version("torch"),
+        "torch": _torch(),
         "numpy": _version("numpy"),
         "triton": _version("triton"),
         "compiler": _compiler(),
@@ -164,6 +164,17 @@ def _visible(rows: list[list[str]], slices: list[MigSlice]) -> list[tuple[list[s
         if row is not None:
             seen.append((row, part))
     return [pair for pair in seen if pair[1]][:1] or seen
+
+
+def _torch() -> str | None:
+    """Return torch's version with its build, which the wheel that PyPI has for Linux tells in a file of its own."""
+    named = _version("torch")
+    try:
+        text = Path(str(distribution("torch").locate_file("torch/version.py"))).read_text("utf-8")
+    except (PackageNotFoundError, OSError):
+        return named
+    told = re.search(r"^__version__ = '([\w.+]+)'$", text, re.MULTILINE)
+    return told[1] if named and told and told[1].startswith(named) else named
 
 
 def _version(package: str) -> str | None:

@@ -5,6 +5,7 @@ import socket
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -160,6 +161,25 @@ def test_the_image_is_told_as_whoever_started_it_named_it_and_makes_no_fingerpri
     facts = describe_machine("cpu")
     assert facts.get("image") == (named if told else None)
     assert fingerprint(facts) == fingerprint(without)
+
+
+@pytest.mark.parametrize(
+    ("named", "told", "fact"),
+    [
+        ("2.13.0", "__version__ = '2.13.0+cu130'\n", "2.13.0+cu130"),
+        ("2.13.0+cu130", "__version__ = '2.13.0+cu130'\n", "2.13.0+cu130"),
+        ("2.13.0", "__version__ = '2.12.0+cu130'\n", "2.13.0"),
+        ("2.13.0", "nothing\n", "2.13.0"),
+        ("2.13.0", None, "2.13.0"),
+    ],
+)
+def test_one_build_of_torch_has_one_name_wherever_its_wheel_is_from(named, told, fact, tmp_path, monkeypatch):
+    if told is not None:
+        (tmp_path / "torch").mkdir()
+        (tmp_path / "torch/version.py").write_text(told)
+    monkeypatch.setattr(machine_module, "version", lambda _package: named)
+    monkeypatch.setattr(machine_module, "distribution", lambda _: SimpleNamespace(locate_file=tmp_path.joinpath))
+    assert describe_machine("cpu")["torch"] == fact
 
 
 def test_the_facts_are_json_without_gaps(monkeypatch):
