@@ -92,8 +92,7 @@ def skypilot(session: nox.Session) -> None:
 @nox.session
 def tests_cloud(session: nox.Session) -> None:
     """Kill jobs that publish to an S3 on the loopback; arguments go to pytest: `-- --kills 20`."""
-    python = install_checks(session, *CLOUD_TOOLS)
-    session.run(python, "-m", "pytest", "tests/cloud", *session.posargs, external=True)
+    session.run(install_checks(session), "-m", "pytest", "tests/cloud", *session.posargs, external=True)
 
 
 @nox.session
@@ -401,7 +400,7 @@ def install_checks(session: nox.Session, *tools: str) -> str:
     All sessions that check share one environment, or each would install 700 MB of torch.
     """
     where = session if session.venv_backend == "none" else Environment.beside(session, "checks")
-    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *tools)
+    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *tools)
 
 
 def installed_python() -> str:
