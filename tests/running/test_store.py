@@ -108,7 +108,6 @@ def test_what_is_no_place_to_publish_is_refused_in_one_line(url):
 @pytest.mark.parametrize(("url", "package", "extra"), [("s3://b/p", "s3fs", "cloud"), ("gs://b/p", "gcsfs", "gcs")])
 def test_without_its_library_a_bucket_is_refused_with_what_to_install(url, package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", SimpleNamespace())
-    monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(PlanError, match=rf"pip install --upgrade 'gradient-harness\[{extra}\]'") as refusal:
         open_store(url)
