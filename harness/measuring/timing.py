@@ -1,6 +1,7 @@
 """Times an engine's updates in blocks and checks that the timed blocks did the work."""
 
 import functools
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,8 @@ from harness.training.trial import Trial
 
 # To load weights is to copy them, a fraction of one update: more than this share of the training is training.
 LOADING_SHARE = 0.5
-# So many blocks say how long it takes to load.
+# So many blocks say how long it takes to load, without the slowest of so many: a core that was away for a moment is no
+# training, and who trains while loading must do so in many blocks to look fast.
 FEW_BLOCKS = 8
 
 # Loading, checking and the seal push an engine's code and data out of the caches: this share of a block is run untimed
@@ -118,20 +120,21 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
     chosen = Chosen(chance)
     begun: dict[str, Tensor] = {}
     seed = 0
-    loading_ns = training_ns = 0
+    loads_ns: list[int] = []  # the shortest first
+    training_ns = 0
     given = losses = torch.empty(0)
     ended: dict[str, Tensor] = {}
     finite: list[Tensor] = []
 
     def before(_index: int) -> None:
-        nonlocal begun, seed, loading_ns
+        nonlocal begun, seed
         begun = varied(trial.parameters, chance.getrandbits(63))
         warm()
         start = timer.clock()
         updates.load(begun)
         loaded = updates.parameters()
         device.synchronize()
-        loading_ns += timer.clock() - start
+        insort(loads_ns, timer.clock() - start)
         check_loaded(loaded, begun)
         seed = chance.getrandbits(63)
         batches.vary(seed)
@@ -150,6 +153,8 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
         training_ns += taken_ns
         # Against blocks that the cap on batches keeps short, a few copies are much.
         least_ns = max(training_ns, (index + 1) * rule.block_ns // 2)
+        usual = loads_ns[: len(loads_ns) - len(loads_ns) // FEW_BLOCKS]
+        loading_ns = sum(usual) / len(usual) * len(loads_ns)
         with ranks.together():
             if index + 1 >= FEW_BLOCKS and loading_ns > LOADING_SHARE * least_ns:
                 raise CaseEnded(

@@ -340,6 +340,33 @@ def test_loading_takes_at_most_half_the_time_of_training_or_a_quarter_of_what_bl
     assert ended.value.outcome is Outcome.REJECTED
 
 
+@pytest.mark.parametrize(("every", "rejected"), [(8, False), (4, True), (2, True)])
+def test_a_load_that_stalls_now_and_then_is_no_training_and_one_that_trains_in_every_fourth_is(
+    every: int, *, rejected: bool
+) -> None:
+    class Stalls(WhileTimed):
+        now = loads = 0
+
+        def load(self, parameters: Mapping[str, Tensor]) -> None:
+            self.loads += 1
+            self.now += 200 * MS if self.loads % every == 0 else 10_000
+            super().load(parameters)
+
+        def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+            self.now += 40_000 * len(inputs)
+            return super().__call__(inputs, targets)
+
+    problem, trial, inner = case_of(10)
+    updates = Stalls(inner, honest)
+    rule = replace(RULE, block_ns=20 * MS, max_steps=500, warm_up_ns=1, min_blocks=32, budget_ns=700 * MS)
+    timing = timer(clock=lambda: updates.now, rule=rule)
+    if not rejected:
+        assert time_updates(problem, updates, trial, timing).facts["blocks"] >= 32
+        return
+    with pytest.raises(CaseEnded, match="to load is to copy"):
+        time_updates(problem, updates, trial, timing)
+
+
 def cores_busy(patch: pytest.MonkeyPatch, by_process: float, by_thread: float, by_others: float = 0.0) -> None:
     """Let the system say that so many cores were kept busy."""
     wall = time.monotonic_ns
