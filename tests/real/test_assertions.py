@@ -31,7 +31,7 @@ class Sleepy:
         self.inner, self.load, self.parameters = inner, inner.load, inner.parameters
 
     def __call__(self, inputs, targets):
-        time.sleep(0.0003 * len(inputs))
+        time.sleep(0.003 * len(inputs))  # ten times as slow, so that a busy machine leaves no doubt
         return self.inner(inputs, targets)
 """
 
