@@ -4,15 +4,27 @@ import os
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from harness.measuring.cpus import physical_cores
 from harness.plan.case import Case
-from tests.cheating.verdicts import measured
+from tests.cheating.verdicts import CAUGHT, measured
 
+NO_PARAMS = SimpleNamespace(params={})
 VERDICTS = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --quarter, leave out who cheats all the time where another cheats like that while it is timed only."""
+    if not config.getoption("--quarter"):
+        return
+    twins = {name for name in CAUGHT if f"{name}WhileTimed" in CAUGHT}
+    left_out = [item for item in items if twins & set(getattr(item, "callspec", NO_PARAMS).params.values())]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
