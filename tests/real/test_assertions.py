@@ -36,7 +36,7 @@ class Sleepy:
 """
 
 SWEEP = """
-rounds = 2
+rounds = 3
 seeds = 16
 
 [[grid]]
