@@ -26,7 +26,7 @@ def own_compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quarter", action="store_true", help="A quarter of the kills and of the hostile files, and fewer cheats.")
+    parser.addoption("--quarter", action="store_true", help="Fewer kills, cheats and hostile files.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
