@@ -234,6 +234,18 @@ def finish(program, this_is_the_machine, tmp_path):
         (["--on", "ray", "--profile-run"], ["--profile-run is of one machine"]),
         (["--on", "ray", "--device", "cuda:1"], ["--device cuda:1", "use --device cuda"]),
         (["--on", "ray", "--address", "head"], ["--address 'head'", "as host:port"]),
+        (["--on", "ray", "--shard", "0/2"], ["--shard is of a machine that works by itself", "leave one out"]),
+        (["--on", "ray", "--publish", "there"], ["--publish is of a machine that works by itself"]),
+        (
+            [
+                "--on",
+                "ray",
+                *("--workload", "line", "--engine", "ddp", "--batch-size", "100"),
+                "--device=cuda",
+                "--ranks=2",
+            ],
+            ["--ranks 2", "one GPU", "on one machine"],
+        ),
         (["--on", "ray", "--address", "ray://head:10001"], ["--address 'ray://head:10001'", "as host:port"]),
         (["--resume", "none"], ["none is no results folder"]),
         (["--resume", "."], [". is no results folder"]),

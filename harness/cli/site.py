@@ -65,6 +65,8 @@ def site_of(on: str | None, address: str | None, sweep: Sweep, *, quiet: bool = 
     for case in sweep.cases:
         if ":" in case.device:
             raise PlanError(f"--device {case.device}: on a cluster Ray says which GPU it is: use --device cuda")
+        if case.ranks > 1 and case.device != "cpu":
+            raise PlanError(f"--ranks {case.ranks}: a case on a cluster has one GPU: measure ranks on one machine")
     from harness.running.cluster import joined
     from harness.running.dispatch import FanOut
     from harness.running.nodes import ask_nodes, together
