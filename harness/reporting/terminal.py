@@ -170,10 +170,12 @@ def _bonus(shallow: Mapping[Hashable, Any], deep: Mapping[Hashable, Any]) -> str
     )
     if math.isnan(deep["step_ns"]) or math.isnan(shallow["step_ns"]):
         return text + "."
-    slower = deep["step_ns"] / shallow["step_ns"]
-    return (
-        f"{text}, and an update takes {slower:.2f} times as long ({shallow['engine']}, batch {shallow['batch_size']})."
-    )
+    told_apart = deep["step_ns_low"] > shallow["step_ns_high"] or deep["step_ns_high"] < shallow["step_ns_low"]
+    if not told_apart:  # the intervals overlap, or a single round has none
+        time = "; which update takes longer, this run does not tell"
+    else:
+        time = f", and an update takes {deep['step_ns'] / shallow['step_ns']:.2f} times as long"
+    return f"{text}{time} ({shallow['engine']}, batch {shallow['batch_size']})."
 
 
 def _word(word: str, style: str | None = None) -> Text:

@@ -249,6 +249,8 @@ def bonus(*changes: dict[str, Any]) -> str:
 LINE = {
     "engine": "autograd",
     "step_ns": 200_000.0,
+    "step_ns_low": 190_000.0,
+    "step_ns_high": 210_000.0,
     "loss_p50": 0.02,
     "converged_share": 0.9,
     "converged_low": 0.81,
@@ -258,6 +260,8 @@ DEEP = {
     "engine": "autograd",
     "workload": "line_deep",
     "step_ns": 300_000.0,
+    "step_ns_low": 290_000.0,
+    "step_ns_high": 310_000.0,
     "loss_p50": 0.04,
     "converged_share": 0.7,
     "converged_low": 0.58,
@@ -270,6 +274,13 @@ def test_the_bonus_question_is_answered_in_one_line_with_both_shares_and_the_tim
     assert text.count("\n") == 1
     for part in ("does not help", "70%", "90%", "0.040", "0.020", "1.50 times as long", "autograd", "batch 100"):
         assert part in text
+
+
+@pytest.mark.parametrize("low", [209_000.0, math.nan], ids=["intervals overlap", "a single round"])
+def test_the_bonus_answer_has_no_time_that_noise_could_have_made(low):
+    text = bonus(LINE, {**DEEP, "step_ns_low": low})
+    assert "times as long" not in text
+    assert "does not tell (autograd, batch 100)" in text
 
 
 def test_a_second_layer_that_converges_more_often_helps():
