@@ -4,7 +4,7 @@ Both are plain classes without a base; these protocols only write down what is e
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +63,14 @@ class Problem:
     def model(self) -> nn.Module:
         """Return a copy of the model that the engine may keep and change."""
         return copy.deepcopy(self.template)
+
+    def forward_loss(self, model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the loss of a batch, 0-d, as a function of its inputs and targets [batch, …], in the case's precision.
+
+        Whoever differentiates a module takes this, so that a precision is written down once.
+        """
+        loss = self.loss
+        return lambda inputs, targets: loss(model(inputs), targets)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -20,8 +20,8 @@ class Autograd:
 
     def prepare(self, problem: Problem, steps: int) -> Updates:  # noqa: ARG002
         """Make the optimiser."""
-        model, loss = problem.model(), problem.loss
-        return LoopUpdates(model, lambda inputs, targets: loss(model(inputs), targets), problem.learning_rate)
+        model = problem.model()
+        return LoopUpdates(model, problem.forward_loss(model), problem.learning_rate)
 
 
 class LoopUpdates(ModuleUpdates):

@@ -17,9 +17,7 @@ class Compile:
 
     def prepare(self, problem: Problem, steps: int) -> Updates:  # noqa: ARG002
         """Wrap forward and loss; torch compiles them at the first call."""
-        model, loss = problem.model(), problem.loss
+        model = problem.model()
         # One shape per process, so a recompile would be a mistake: see `measuring.probes.assert_compiled_once`.
-        forward_loss = torch.compile(
-            lambda inputs, targets: loss(model(inputs), targets), fullgraph=True, dynamic=False
-        )
+        forward_loss = torch.compile(problem.forward_loss(model), fullgraph=True, dynamic=False)
         return LoopUpdates(model, forward_loss, problem.learning_rate)

@@ -1,15 +1,11 @@
 """The whole update – forward, loss, backward and SGD – in one compiled graph."""
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
 
 from harness.plan.case import Case
 from harness.training.contract import Problem, Updates
-from harness.training.module_updates import ModuleUpdates
+from harness.training.steps import StepUpdates, autograd_step
 from harness.training.toolchain import missing_toolchain
-from harness.training.trial import each
 
 
 class CompileStep:
@@ -25,28 +21,5 @@ class CompileStep:
         """Wrap the update; torch compiles it at the first call."""
         # Off by default up to torch 2.14; without it `torch.autograd.grad` is a graph break.
         torch._dynamo.config.trace_autograd_ops = True
-        model, loss_of, learning_rate = problem.model(), problem.loss, problem.learning_rate
-        weights = tuple(model.parameters())
-
-        def update(inputs: Tensor, targets: Tensor) -> Tensor:
-            loss: Tensor = loss_of(model(inputs), targets)
-            gradients = torch.autograd.grad(loss, weights)
-            with torch.no_grad():
-                for weight, gradient in zip(weights, gradients, strict=True):
-                    weight.sub_(gradient, alpha=learning_rate)
-            return loss.detach()
-
-        return StepUpdates(model, torch.compile(update, fullgraph=True, dynamic=False))
-
-
-class StepUpdates(ModuleUpdates):
-    """Calls a function that makes one whole update, once per batch."""
-
-    def __init__(self, model: nn.Module, update: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__(model)
-        self._update = update
-
-    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
-        update = self._update
-        return torch.stack([update(batch, target) for batch, target in zip(each(inputs), each(targets), strict=True)])
+        model = problem.model()
+        return StepUpdates(model, torch.compile(autograd_step(problem, model), fullgraph=True, dynamic=False))

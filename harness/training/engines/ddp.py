@@ -35,9 +35,9 @@ class DdpUpdates(LoopUpdates):
     """
 
     def __init__(self, problem: Problem) -> None:
-        model, loss = problem.model(), problem.loss
-        self._replica = replica = DistributedDataParallel(model)
-        super().__init__(model, lambda inputs, targets: loss(replica(inputs), targets), problem.learning_rate)
+        model = problem.model()
+        self._replica = DistributedDataParallel(model)
+        super().__init__(model, problem.forward_loss(self._replica), problem.learning_rate)
         self._ranks = ranks.count()
         size = problem.batch_size // self._ranks
         self._share = slice(ranks.own() * size, (ranks.own() + 1) * size)
