@@ -33,7 +33,9 @@ from harness.measuring.sampling import quantile_of
 from harness.plan.case import Case
 from harness.training.contract import Problem
 from harness.training.engines.autograd import Autograd
+from harness.training.engines.ensemble import Ensemble
 from harness.training.engines.manual import Manual
+from harness.training.members import OneOfMany
 from harness.training.rules import LAYER_RULES, LinearRule
 from harness.training.trial import begin
 from harness.training.workloads.line import Line
@@ -918,6 +920,76 @@ class TrainsOnHalfTheBatch(Cheat):
 
 
 class TrainsOnHalfTheBatchWhileTimed(WhileTimed, TrainsOnHalfTheBatch):
+    """The same, only in the timed blocks."""
+
+
+# The members of an ensemble
+
+
+class Members(Cheat):
+    """An ensemble of which only some are trained; they lend the others their losses."""
+
+    engine = Ensemble
+    members = Ensemble.members
+    trained = slice(None)
+
+    def ready(self) -> None:
+        count = len(range(self.members)[self.trained])
+        few = type("Few", (Ensemble,), {"members": count})
+        self.some = few().prepare(self.problem, 20)
+        self.lent = torch.arange(self.members) * count // self.members
+
+    def cheat(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        now = self.inner.parameters()
+        self.some.load({name: stack[self.trained] for name, stack in now.items()})
+        losses = self.some(inputs, targets)
+        for name, stack in self.some.parameters().items():
+            now[name][self.trained] = stack  # in place: the inner engine's own memory
+        return losses[:, self.lent]
+
+
+class TrainsEverySecondMember(Members):
+    """Half the work."""
+
+    trained = slice(None, None, 2)
+
+
+class TrainsEverySecondMemberWhileTimed(WhileTimed, TrainsEverySecondMember):
+    """The same, only in the timed blocks."""
+
+
+class TrainsTheFirstMember(Members):
+    """One model at the price of one, for the time of 64."""
+
+    trained = slice(1)
+
+
+class TrainsTheFirstMemberWhileTimed(WhileTimed, TrainsTheFirstMember):
+    """The same, only in the timed blocks."""
+
+
+class TrainsWhoIsLookedAt(Members):
+    """Finds out, from the frame that calls it or did last, which member is looked at, and trains that one."""
+
+    trained = slice(1)
+
+    def cheat(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        frame: Any = sys._getframe()
+        while frame is not None and not isinstance(looking := frame.f_locals.get("self"), OneOfMany):
+            frame = frame.f_back
+        if frame is not None:
+            self.trained = slice(looking._member, looking._member + 1)
+        return super().cheat(inputs, targets)
+
+
+class GivesOneMembersLosses(Members):
+    """Trains all, and gives the losses of the first for those of all."""
+
+    def cheat(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return self.inner(inputs, targets)[:, :1].repeat(1, self.members)
+
+
+class GivesOneMembersLossesWhileTimed(WhileTimed, GivesOneMembersLosses):
     """The same, only in the timed blocks."""
 
 

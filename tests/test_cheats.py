@@ -23,7 +23,7 @@ def test_a_cheat_gets_no_time_and_the_reason_says_where_it_was_caught(name: str,
 
 
 def test_every_cheat_has_a_verdict() -> None:
-    bases = {"Cheat", "WhileTimed", "LowPrecision", "Skipper"}
+    bases = {"Cheat", "WhileTimed", "LowPrecision", "Skipper", "Members"}
     engines = {
         name
         for name, kind in vars(cheats).items()

@@ -1,6 +1,5 @@
 """What each timed block begins with, and which blocks are kept to be checked."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import SystemRandom
 
@@ -15,9 +14,8 @@ from harness.training.trial import Trial
 BY_CHANCE = 2
 FASTEST = 2
 
-# What a block begins with differs from the trial by up to these shares, each number by its own: what is computed
-# between a few blocks known beforehand is off by more than rounding.
-VARIED_WEIGHTS = 0.05
+# What a block is given differs from the trial by up to this share, and its weights as `varied` has them, each number by
+# its own: what is computed between a few blocks known beforehand is off by more than rounding.
 VARIED_INPUTS = 0.01
 
 
@@ -86,14 +84,3 @@ class Chosen:
     def all(self) -> list[Kept]:
         """Return the blocks to be checked, each once."""
         return list({kept.index: kept for kept in (*self._by_chance, *self._fastest)}.values())
-
-
-def varied(parameters: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Return the parameters, each number off by up to VARIED_WEIGHTS."""
-    result = {}
-    for name, value in parameters.items():
-        generator = torch.Generator(value.device).manual_seed(seed)
-        noise = torch.empty_like(value).uniform_(1 - VARIED_WEIGHTS, 1 + VARIED_WEIGHTS, generator=generator)
-        result[name] = value * noise
-        seed = (seed + 1) % 2**63
-    return result

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.measuring import probes, seal
-from harness.measuring.blocks import BY_CHANCE, Chosen, Kept, VariedBatches, varied
+from harness.measuring.blocks import BY_CHANCE, Chosen, Kept, VariedBatches
 from harness.measuring.busy import Busy
 from harness.measuring.clocks import Clock
 from harness.measuring.device import Device
@@ -20,7 +20,8 @@ from harness.plan.outcome import CaseEnded, Outcome
 from harness.training import ranks
 from harness.training.contract import Problem, Updates
 from harness.training.gate import TimedBlock, check_block, check_loaded, check_updates, copied, load
-from harness.training.trial import Trial
+from harness.training.members import looked_at
+from harness.training.trial import Trial, varied
 
 # To load weights is to copy them, a fraction of one update: more than this share of the training is training.
 LOADING_SHARE = 0.5
@@ -73,6 +74,7 @@ class Timer:
     """How one process times: by which clock and rule, on which device and CPUs, telling whom.
 
     announce(at) is called with `begin` right before and `end` right after each block. peers: who trains with it.
+    members: models that a call trains; the update of each counts.
     """
 
     clock: Clock
@@ -82,6 +84,7 @@ class Timer:
     threads: int = 1
     announce: Callable[[str], None] = _tell_nobody
     peers: Peers = ALONE
+    members: int = 1
 
 
 def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer) -> TimedUpdates:
@@ -181,7 +184,8 @@ def time_updates(problem: Problem, updates: Updates, trial: Trial, timer: Timer)
         seal.check()
         if problem.device.type == "cpu":
             busy.check(peers.threads(timer.threads))
-    count = steps * len(samples.blocks_ns)
+    samples.steps *= timer.members
+    count = samples.steps * len(samples.blocks_ns)
     facts = _facts(samples) | device.end() | {"minor_faults_per_step": (probes.minor_faults() - faults) / count}
     return TimedUpdates(batches, chosen.all(), all(bool(value) for value in finite), facts)
 
@@ -218,7 +222,8 @@ def check_timed(problem: Problem, updates: Updates, timed: TimedUpdates) -> floa
     share = check_updates(problem, updates, batches.inputs[:1], batches.targets[:1])
     for kept in timed.checked:
         batches.vary(kept.seed)
-        check_block(problem, updates, batches.inputs, batches.targets, kept.block)
+        for one, block in looked_at(updates, kept.block):
+            check_block(problem, one, batches.inputs, batches.targets, block)
     with ranks.together():
         seal.check()
     if not timed.finite:
@@ -230,7 +235,8 @@ def check_singles(problem: Problem, updates: Updates, singles: Singles) -> None:
     """Check the updates that were timed one by one, as a block is checked; raises CaseEnded."""
     count = len(singles.block.losses)
     inputs, targets = (batch.expand(count, *batch.shape[1:]) for batch in (singles.inputs, singles.targets))
-    check_block(problem, updates, inputs, targets, singles.block)
+    for one, block in looked_at(updates, singles.block):
+        check_block(problem, one, inputs, targets, block)
 
 
 def _facts(samples: Samples) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Worker:
 
         from harness.measuring.device import device_of
         from harness.measuring.peers import ALONE, Ranks
-        from harness.training import loading, reference, trial
+        from harness.training import loading, members, reference, trial
 
         case, facts = self._request.case, self.record.facts
         facts["threads"] = torch.get_num_threads()
@@ -135,7 +135,8 @@ class Worker:
         if reason is not None:
             raise CaseEnded(Outcome.UNSUPPORTED, reason)
         start = trial.begin(workload, case.batch_size, self._request.round, device, dtype)
-        updates = engine.prepare(problem, steps=20)
+        updates = members.prepared(engine, problem, steps=20)
+        facts["members"] = members.count(updates)
         is_crowded = crowded(self._all_cpus, case.ranks, facts["threads"])
         peers = Ranks(is_crowded) if together else ALONE
         return _Prepared(workload, problem, updates, start, measured, peers, broken)
@@ -202,8 +203,10 @@ class Worker:
         from harness.measuring import peers, probes
         from harness.measuring.sampling import Rule
         from harness.measuring.timing import Timer, check_singles, check_timed, time_latency, time_updates
+        from harness.training.members import all_members, count
 
-        problem, updates, trial, facts = prepared.problem, prepared.updates, prepared.trial, self.record.facts
+        problem, updates, facts = prepared.problem, prepared.updates, self.record.facts
+        everyone, trial = all_members(updates, prepared.trial)
         sampling = self._request.sampling
         timer = Timer(
             clock=self._clock,
@@ -217,10 +220,11 @@ class Worker:
             threads=facts["threads"],
             announce=self._events.block,
             peers=prepared.peers,
+            members=count(updates),
         )
         compiled = probes.compilation()
-        timed = time_updates(problem, updates, trial, timer)
-        singles = time_latency(updates, trial, timer)
+        timed = time_updates(problem, everyone, trial, timer)
+        singles = time_latency(everyone, trial, timer)
         self._phase("gate_after")
         state = probes.compilation()
         probes.assert_compiled_once(compiled, state)
@@ -230,10 +234,11 @@ class Worker:
         inside: dict[str, Any] = {}
         if self._request.case.ranks == 1:  # what each rank would look at, it would look at alone
             inside = prepared.device.inside(
-                lambda steps: updates(inputs[:steps], targets[:steps]), len(inputs), singles.latency_ns
+                lambda steps: everyone(inputs[:steps], targets[:steps]), len(inputs), singles.latency_ns
             )
+        per_update = {name: value / timer.members for name, value in inside.items() if not isinstance(value, str)}
         facts |= {"graphs": state.graphs, "graph_breaks": state.breaks, "recompiles": state.recompiles}
-        facts |= timed.facts | {"latency_ns": singles.latency_ns} | inside
+        facts |= timed.facts | {"latency_ns": singles.latency_ns} | inside | per_update
 
     def _converge(self, prepared: _Prepared) -> None:
         from harness.training.convergence import train_seeds

@@ -58,6 +58,11 @@ ENGINES: Mapping[str, Entry] = {
         5,
         6,
     ),
+    "ensemble": Entry(
+        f"{_ENGINES}.ensemble:Ensemble",
+        "64 seeds at once by torch.func.vmap, time per seed: for sweeps over seeds and hyperparameters",
+        3.5,
+    ),
     "ddp": Entry(
         f"{_ENGINES}.ddp:Ddp",
         "autograd in several processes, each on its share of the batch: --ranks N",

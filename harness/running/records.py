@@ -51,6 +51,7 @@ PLACE = ("machine", "fingerprint", "node")
 _MAX_CPUS = 2**16
 _COUNTS = frozenset(
     {"threads", "blocks", "blocks_disturbed", "block_steps", "graphs", "graph_breaks", "recompiles", "attempts"}
+    | {"members"}
 )
 _TEXTS = frozenset({"reason", "stop_rule", "stderr", "compile_cache", "workload_digest"})
 

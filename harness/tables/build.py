@@ -94,6 +94,7 @@ def _labels(case: Case, records: Sequence[Record]) -> dict[str, Any]:
         "threads": threads,
         "ranks": case.ranks,
         "batch_per_rank": case.batch_size // case.ranks,
+        "members": next((record["members"] for record in records if "members" in record), 1),
         "workload_digest": next((record["workload_digest"] for record in records if "workload_digest" in record), ""),
     }
 

@@ -50,6 +50,10 @@ _RANKS = (
     Column("batch_per_rank", "count", "points per update and rank"),
 )
 
+_MEMBERS = Column(
+    "members", "count", "models that a call trains at once; an update is that of one of them, but not in `latency_ns`"
+)
+
 PHASES = {
     "start": "until the interpreter runs",
     "import": "importing torch",
@@ -74,7 +78,7 @@ MEASUREMENTS = (
     Column("blocks", "count", "blocks timed"),
     Column("blocks_disturbed", "count", "of these, during which something else took part of the machine"),
     Column("disturbances", "text", "what it was and how often: `preempted 3, stolen 1`"),
-    Column("block_steps", "count", "updates per block"),
+    Column("block_steps", "count", "updates per block, of all members together"),
     Column(
         "stop_rule",
         "text",
@@ -82,7 +86,7 @@ MEASUREMENTS = (
         "where too many blocks had to be timed again",
     ),
     Column("clock_ratio", "ratio", "a block's time by the parent's clock, messages included, over the worker's"),
-    Column("latency_ns", "ns", "one update from its call until the device has done it; 25 % quantile"),
+    Column("latency_ns", "ns", "one update of all members from its call until the device has done it; 25 % quantile"),
     Column("device_ns", "ns", "one update on the GPU by events, queued beforehand: without the host's gaps"),
     Column("kernel_ns", "ns", "sum of the kernels of one update, by the profiler"),
     Column("kernels_per_step", "", "kernels, copies and fills on the GPU per update"),
@@ -113,6 +117,7 @@ MEASUREMENTS = (
     Column("seconds", "s", "the whole process"),
     Column("timed_ns", "ns", "in timed blocks"),
     *_RANKS,
+    _MEMBERS,
     *(Column(f"phase_{name}_ns", "ns", f"by the parent's clock: {meaning}") for name, meaning in PHASES.items()),
     *_RUN,
     *_COMPARED,
@@ -138,7 +143,7 @@ SUMMARY = (
     Column("step_ns", "ns", "time of one update: exp of the mean log of the rounds' step times"),
     Column("step_ns_low", "ns", "95 % t-interval on the logs, low end"),
     Column("step_ns_high", "ns", "high end"),
-    Column("samples_per_s", "1/s", "points trained on per second"),
+    Column("samples_per_s", "1/s", "points trained on per second, by all members together"),
     Column("ratio_to_autograd", "ratio", "autograd's step time over this one, paired by round; above 1 is faster"),
     Column("ratio_low", "ratio", "95 % t-interval on the logs, low end"),
     Column("ratio_high", "ratio", "high end"),
@@ -159,7 +164,7 @@ SUMMARY = (
     Column("first_call_warm_ns", "ns", "median over the other rounds"),
     Column("disturbed_share", "share", "of all timed blocks"),
     Column("disturbances", "text", "what disturbed how many of them"),
-    Column("latency_ns", "ns", "one update from its call until the device has done it; median over rounds"),
+    Column("latency_ns", "ns", "one update of all members until the device has done it; median over rounds"),
     Column("device_ns", "ns", "one update on the GPU, without the host's gaps; median over rounds"),
     Column("kernels_per_step", "", "on the GPU; median over rounds"),
     Column("launches_per_step", "", "by the host; median over rounds"),
@@ -183,6 +188,7 @@ SUMMARY = (
     ),
     Column("scaling_low", "ratio", "95 % t-interval on the logs, low end"),
     Column("scaling_high", "ratio", "high end"),
+    _MEMBERS,
     *_RUN,
     *_COMPARED,
 )

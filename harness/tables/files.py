@@ -43,6 +43,8 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
         *("converged_share", "converged_low", "converged_high", "seeds"),
     ),
 }
+# What a column holds in a table of before it was added; others are empty there.
+_BEFORE: Mapping[str, str] = {"members": "1"}
 # What no two rows have alike.
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "measurements": ("run_id", "case_id", "round"),
@@ -155,7 +157,7 @@ def _table(name: str, cells: Mapping[str, Sequence[str]], count: int, wanted: Co
     missing = [each for each in known if each not in cells and (each in REQUIRED or each in _NEEDED.get(name, ()))]
     if missing:
         raise ValueError(f"is no {name} table: it has no column {missing[0]}")
-    cells = {**cells, **{each: ("",) * count for each in known if each not in cells}}
+    cells = {**cells, **{each: (_BEFORE.get(each, ""),) * count for each in known if each not in cells}}
     table = pd.DataFrame(
         {
             each: _column(known[each], texts) if each in known else unknown_series(each, texts)

@@ -109,6 +109,9 @@ class Engine(Protocol):
 
     One with `takes_ranks = True` may be one of several that train together (`training.ranks`): each is given whole
     batches and takes its share, and all end every call with the same losses, of the whole batch, and the same weights.
+
+    One with `members = N` trains N models at once, each from weights of its own and all on the same batches: it loads
+    weights [N, …] by name, returns such weights, and losses [steps, N]. Its time is that of one member's update.
     """
 
     def unsupported(self, problem: Problem, case: Case) -> str | None:

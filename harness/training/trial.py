@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,9 @@ from harness.training.contract import Problem, Workload
 # small machine.
 MAX_BATCH_BYTES = 64 * 2**20
 MAX_GPU_BATCH_BYTES = 1024 * 2**20
+
+# Varied weights differ by up to this share.
+VARIED_WEIGHTS = 0.05
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,17 @@ def begin(workload: Workload, batch_size: int, seed: int, device: torch.device, 
         orders=orders,
         batch_size=batch_size,
     )
+
+
+def varied(parameters: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """Return the parameters, each number off by up to VARIED_WEIGHTS."""
+    result = {}
+    for name, value in parameters.items():
+        generator = torch.Generator(value.device).manual_seed(seed)
+        noise = torch.empty_like(value, memory_format=torch.contiguous_format)
+        result[name] = noise.uniform_(1 - VARIED_WEIGHTS, 1 + VARIED_WEIGHTS, generator=generator) * value
+        seed = (seed + 1) % 2**63
+    return result
 
 
 def digest_of(workload: Workload, batch_size: int) -> str:

@@ -11,17 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from harness.measuring import busy, seal
-from harness.measuring.blocks import BY_CHANCE, FASTEST, VARIED_INPUTS, VARIED_WEIGHTS, Chosen, Kept, VariedBatches
+from harness.measuring.blocks import BY_CHANCE, FASTEST, VARIED_INPUTS, Chosen, Kept, VariedBatches
 from harness.measuring.clocks import monotonic_ns
 from harness.measuring.device import Cpu
 from harness.measuring.sampling import QUANTILE, Rule, quantile_of
-from harness.measuring.timing import LATENCY_CALLS, TimedUpdates, Timer, check_timed, time_latency, time_updates
+from harness.measuring.timing import (
+    LATENCY_CALLS,
+    TimedUpdates,
+    Timer,
+    check_singles,
+    check_timed,
+    time_latency,
+    time_updates,
+)
 from harness.plan.outcome import CaseEnded, Outcome
 from harness.training.contract import Problem, Updates
 from harness.training.engines.manual import Manual
 from harness.training.gate import TimedBlock
 from harness.training.loading import load_workload
-from harness.training.trial import Trial, begin, problem_of
+from harness.training.members import OneOfMany, all_members
+from harness.training.trial import VARIED_WEIGHTS, Trial, begin, problem_of
+from tests.cheats import called_by
+from tests.several import MEMBERS, Several
 
 MS = 1_000_000
 RULE = Rule(block_ns=2 * MS, max_steps=500, warm_up_ns=2 * MS, min_blocks=8, budget_ns=20 * MS)
@@ -300,6 +311,39 @@ def test_disturbances_are_counted_by_kind(case: Case) -> None:
     assert facts["blocks_disturbed"] == 3
     assert facts["disturbances"] == {"preempted": 2, "stolen": 1}
     assert facts["counted"] == list(range(3, facts["blocks"]))
+
+
+# Several members
+
+
+def of_members(several: Several) -> None:
+    problem, trial, _ = case_of(10)
+    one = OneOfMany(several.prepare(problem, 20), MEMBERS)
+    everyone, start = all_members(one, trial)
+    timed = time_updates(problem, everyone, start, timer(members=MEMBERS))
+    singles = time_latency(everyone, start, timer())
+    facts = timed.facts
+    assert facts["step_ns"] == quantile_of(facts["blocks_ns"], QUANTILE) / facts["block_steps"]
+    assert several.calls.count(facts["block_steps"] / MEMBERS) >= facts["blocks"]
+    assert singles.latency_ns > facts["step_min_ns"] * MEMBERS / 2
+    assert 0 <= check_timed(problem, one, timed) <= 1
+    check_singles(problem, one, singles)
+
+
+def test_a_step_is_one_members_update_and_the_latency_that_of_all() -> None:
+    of_members(Several())
+
+
+@pytest.mark.parametrize("in_blocks", [True, False], ids=["in blocks", "in single updates"])
+def test_members_that_are_not_trained_while_timed_are_found(*, in_blocks: bool) -> None:
+    class TrainsEverySecond(Several):
+        def trains(self, member: int) -> bool:
+            timed = called_by("block" if in_blocks else "time_latency")
+            return member % 2 == 0 or not timed
+
+    with pytest.raises(CaseEnded, match="while timed, the loss of update") as ended:
+        of_members(TrainsEverySecond())
+    assert ended.value.outcome is Outcome.REJECTED
 
 
 # Work outside the clock

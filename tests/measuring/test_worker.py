@@ -33,6 +33,7 @@ from harness.plan.targets import ConvergenceTargets
 from harness.training.engines.autograd import Autograd
 from harness.training.engines.manual import Manual
 from harness.training.workloads.line import Line
+from tests.several import Several as Several
 
 
 class Honest:
@@ -355,6 +356,21 @@ def test_what_happens_inside_is_asked_with_no_more_batches_than_there_are(
     assert (record["outcome"], record["reason"]) == ("ok", "")
     assert record["kernel_ns"] == 7.0
     assert asked == [(most, record["latency_ns"], list(range(1, most + 1)))]
+
+
+def test_of_several_members_whatever_is_per_update_is_that_of_one(users, monkeypatch):
+    inside = {"kernel_ns": 10.0, "launches_per_step": 1.0, "energy_per_step_j": 0.5, "device_note": "none"}
+    monkeypatch.setattr(Cpu, "inside", lambda *_: inside)
+    record = users("Several", seeds=2, batch_size=10).record
+    assert (record["outcome"], record["reason"]) == ("ok", "")
+    assert record["members"] == 5
+    used = [record["blocks_ns"][index] for index in record["counted"]]
+    assert record["block_steps"] % 5 == 0
+    assert record["step_ns"] == sampling.quantile_of(used, 0.25) / record["block_steps"]
+    assert record["latency_ns"] > 5 * record["step_min_ns"] / 2
+    expected = {"kernel_ns": 2.0, "launches_per_step": 0.2, "energy_per_step_j": 0.1, "device_note": "none"}
+    assert {name: record[name] for name in inside} == expected
+    assert [entry["updates"] for entry in record["convergence"]] == [200, 200]
 
 
 def test_float32_is_float32_on_a_gpu_whatever_torch_begins_with(tmp_path):

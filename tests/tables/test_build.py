@@ -254,6 +254,18 @@ def test_an_engine_is_compared_with_autograd_at_the_same_work_alone(other):
     assert found["targets_met"] == "undecided"
 
 
+# Several members
+
+
+def test_a_row_tells_the_models_that_were_trained_at_once_and_all_their_points():
+    sweep = Sweep((MANUAL, AUTOGRAD))
+    found = tables(sweep, record(MANUAL, 0, 500, members=64), *rounds(AUTOGRAD, 1000))  # one of before there were any
+    for table in (found.summary, found.measurements):
+        assert table.set_index("case_id")["members"].to_dict() == {MANUAL.case_id: 64, AUTOGRAD.case_id: 1}
+    # 64 updates of 100 points each take 64 × 500 ns.
+    assert row(found, MANUAL)["samples_per_s"] == pytest.approx(64 * 100 / (64 * 500e-9))
+
+
 # Several ranks
 
 ONE_RANK = Case("line", "ddp", "cpu", "float32", 100)

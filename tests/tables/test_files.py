@@ -204,8 +204,9 @@ def test_a_case_that_is_twice_in_a_summary_is_refused(run):
 
 
 def test_a_table_of_before_a_column_was_added_has_it_empty(run):
-    edit(run, "measurements", lambda table: table.drop(columns=["latency_ns", "cpus", "attempts"]))
+    edit(run, "measurements", lambda table: table.drop(columns=["latency_ns", "cpus", "attempts", "members"]))
     found = read_table(run, "measurements")
+    assert found["members"].tolist() == [1, 1]
     assert found["latency_ns"].isna().all()
     assert found["attempts"].isna().all()
     assert found["cpus"].tolist() == ["", ""]

@@ -12,6 +12,7 @@ from harness.plan.catalogue import ENGINES
 from harness.training.contract import Problem
 from harness.training.gate import check_updates
 from harness.training.loading import load_engine, load_workload
+from harness.training.members import prepared
 from harness.training.trial import Trial, begin, problem_of
 
 DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.cuda)]
@@ -32,7 +33,7 @@ def ready(request: pytest.FixtureRequest, name: str) -> Any:
     reason = engine.unsupported(problem, Case("line", name, request.param.type, "float32", 10))
     if reason is not None:
         pytest.skip(reason)
-    return problem, begin(workload, 10, 0, request.param, torch.float32), engine.prepare(problem, 20)
+    return problem, begin(workload, 10, 0, request.param, torch.float32), prepared(engine, problem, 20)
 
 
 Ready = tuple[Problem, Trial, Any]
@@ -87,7 +88,7 @@ def test_whatever_is_compiled_is_one_graph(ready: Ready, name: str) -> None:
     torch._dynamo.utils.counters.clear()
     torch.compiler.reset()
     problem, trial, _ = ready
-    updates = load_engine(name).prepare(problem, 20)
+    updates = prepared(load_engine(name), problem, 20)
     updates.load(trial.parameters)
     updates(*trial.batches(3))
     updates.load(trial.parameters)
