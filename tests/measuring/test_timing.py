@@ -320,12 +320,15 @@ def of_members(several: Several) -> None:
     problem, trial, _ = case_of(10)
     one = OneOfMany(several.prepare(problem, 20), MEMBERS)
     everyone, start = all_members(one, trial)
-    timed = time_updates(problem, everyone, start, timer(members=MEMBERS))
-    singles = time_latency(everyone, start, timer())
+    rule = replace(RULE, block_ns=50 * MS, budget_ns=MS)
+    timing = timer(clock=lambda: MS * MEMBERS * sum(several.calls), rule=rule, members=MEMBERS)
+    timed = time_updates(problem, everyone, start, timing)
+    singles = time_latency(everyone, start, timing)
     facts = timed.facts
+    assert facts["step_ns"] == facts["step_min_ns"] == MS
     assert facts["step_ns"] == quantile_of(facts["blocks_ns"], QUANTILE) / facts["block_steps"]
     assert several.calls.count(facts["block_steps"] / MEMBERS) >= facts["blocks"]
-    assert singles.latency_ns > facts["step_min_ns"] * MEMBERS / 2
+    assert singles.latency_ns == MS * MEMBERS
     assert 0 <= check_timed(problem, one, timed) <= 1
     check_singles(problem, one, singles)
 

@@ -367,7 +367,6 @@ def test_of_several_members_whatever_is_per_update_is_that_of_one(users, monkeyp
     used = [record["blocks_ns"][index] for index in record["counted"]]
     assert record["block_steps"] % 5 == 0
     assert record["step_ns"] == sampling.quantile_of(used, 0.25) / record["block_steps"]
-    assert record["latency_ns"] > 5 * record["step_min_ns"] / 2
     expected = {"kernel_ns": 2.0, "launches_per_step": 0.2, "energy_per_step_j": 0.1, "device_note": "none"}
     assert {name: record[name] for name in inside} == expected
     assert [entry["updates"] for entry in record["convergence"]] == [200, 200]

@@ -94,7 +94,7 @@ def test_whatever_is_compiled_is_one_graph(ready: Ready, name: str) -> None:
     updates.load(trial.parameters)
     updates(*trial.batches(3))
     state = compilation()
-    assert (state.graphs, state.breaks) == (1 if name.startswith("compile") else 0, 0)
+    assert (state.graphs, state.breaks) == (1 if name.startswith("compile") or name == "ensemble" else 0, 0)
 
 
 def test_the_manual_engine_names_the_layer_it_has_no_rule_for() -> None:
