@@ -118,9 +118,11 @@ def _summary_table(console: Console, summary: pd.DataFrame) -> Table:
 def _table(
     summary: pd.DataFrame, columns: Sequence[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int]]
 ) -> Table:
+    several = "members" in summary and summary["members"].max() > 1
+    of_one = ", of one model where an engine trains several at once" if several else ""
     table = Table(
         title=_title(summary),
-        caption="step: time of one update; ±: 95 % interval; × autograd: above 1 is faster",
+        caption=f"step: time of one update{of_one}; ±: 95 % interval; × autograd: above 1 is faster",
         box=box.SIMPLE,
         pad_edge=False,
         collapse_padding=True,

@@ -351,6 +351,11 @@ def test_rows_of_several_machines_say_of_which_they_are_and_rows_of_one_do_not()
     assert "machine" not in one
 
 
+def test_where_an_engine_trains_several_models_at_once_the_table_says_that_a_step_is_of_one() -> None:
+    assert "of one model" in " ".join(shown(summary({"members": 1}, {"members": 64})).split())
+    assert "of one model" not in shown(summary({"members": 1}, {"members": 1}))
+
+
 def test_columns_of_what_nobody_has_are_left_out() -> None:
     assert not {"device", "latency", "disturbed"} & set(shown(summary({})).split())
     text = shown(summary({"device": "cuda", "device_ns": 8_200.0}))
