@@ -257,8 +257,8 @@ def docker_lock(session: nox.Session) -> None:
 def command(device_name: str, arguments: list[str]) -> tuple[str, ...]:
     """Return the command of the program and its arguments: the one that comes first, or `run`."""
     named = next(iter(arguments), "")
-    if named in ("show", "list", "compare", "history", "export", "collect", "merge"):  # they know no device
-        return tuple(arguments)
+    if named in ("show", "crossover", "explain", "list", "compare", "history", "export", "collect", "merge"):
+        return tuple(arguments)  # no flag of theirs chooses a device
     if named in ("run", "noise", "ab", "doctor"):
         return (named, *device(device_name, arguments), *arguments[1:])
     return ("run", *device(device_name, arguments), *arguments)

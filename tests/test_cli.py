@@ -666,7 +666,16 @@ def test_rounds_win_over_the_preset_and_the_preset_over_the_default(flags, count
 
 def test_a_dry_run_without_flags_is_of_the_standard_sweep(program):
     cases = [case.case_id for case in plan_sweep(None, Axes()).cases]
-    assert program("run", "--dry-run").out.splitlines()[:-1] == cases
+    *listed, cost, everything = program("run", "--dry-run").out.splitlines()
+    assert listed == cases
+    assert cost.startswith(f"{len(cases)} cases × 3 rounds")
+    count = len(plan_sweep(None, Axes(engine=("all",))).cases)
+    assert everything.startswith(f"--engine all: {count} cases, about ")
+    assert count > len(cases)
+
+
+def test_a_dry_run_of_chosen_engines_tells_nothing_of_all(program):
+    assert "--engine all" not in program("run", "--dry-run", "--engine", "manual").out
 
 
 def test_a_stored_run_is_shown_from_its_folder_and_from_its_summary(program, tmp_path):

@@ -8,7 +8,7 @@ import sys
 import click
 
 from harness import __version__
-from harness.cli import ab, compare, export, gather, history, look, measure
+from harness.cli import ab, compare, explain, export, gather, history, look, measure
 from harness.cli.common import Exit
 from harness.cli.interrupt import INTERRUPTS
 from harness.plan.errors import NotComparable, PlanError
@@ -52,6 +52,8 @@ for command in (
     measure.noise,
     ab.command,
     look.show,
+    look.crossover,
+    explain.command,
     look.doctor,
     look.list_catalogue,
     compare.command,

@@ -30,7 +30,7 @@ PATH = click.Path(path_type=Path)
 # What is measured and where it is kept: the same for every command that measures.
 _PLAN = (
     click.option("--workload", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own."),
-    click.option("--engine", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own."),
+    click.option("--engine", multiple=True, metavar="NAME", help="Only this one; all; file.py:Name for your own."),
     click.option("--device", multiple=True, metavar="DEVICE", help="cpu, cuda or cuda:N."),
     click.option("--dtype", multiple=True, metavar="DTYPE", help="float32 or float64."),
     click.option("--batch-size", multiple=True, type=int, metavar="N", help="Only this one."),
@@ -57,9 +57,17 @@ def print_plan(sweep: Sweep, arms: int = 1) -> None:
     """Print the cases of a sweep and how long it takes in so many arms, where nothing is to be run."""
     for case in sweep.cases:
         click.echo(case.case_id)
-    minutes = arms * sweep_seconds(sweep) / 60
     each = f" × {arms} arms" if arms > 1 else ""
     click.echo(
         f"{len(sweep.cases)} cases × {sweep.rounds} rounds{each}, convergence over {sweep.seeds} seeds: "
-        f"about {max(1, round(minutes))} min on 2 cores"
+        f"about {_minutes(arms * sweep_seconds(sweep))} min on 2 cores"
     )
+
+
+def print_all(sweep: Sweep) -> None:
+    """Print how long the sweep of every engine would take, where the standard one is not to be run."""
+    click.echo(f"--engine all: {len(sweep.cases)} cases, about {_minutes(sweep_seconds(sweep))} min")
+
+
+def _minutes(seconds: float) -> int:
+    return max(1, round(seconds / 60))

@@ -1,5 +1,6 @@
-"""The commands that only look: `show`, `doctor` and `list`."""
+"""The commands that only look: `show`, `crossover`, `doctor` and `list`."""
 
+import json
 from pathlib import Path
 
 import click
@@ -7,6 +8,8 @@ import click
 from harness.cli.common import PATH, Exit
 from harness.plan.case import known_device
 from harness.plan.catalogue import CATALOGUES, installed
+from harness.plan.errors import PlanError
+from harness.plan.text import printable
 
 
 @click.command()
@@ -20,6 +23,28 @@ def show(path: Path) -> None:
     console = Terminal()
     show_summary(console, summary)
     show_bonus(console, summary)
+
+
+@click.command()
+@click.argument("path", type=PATH, metavar="RUN")
+@click.option("--format", "form", type=click.Choice(["terminal", "json"]), default="terminal", show_default=True)
+def crossover(path: Path, form: str) -> None:
+    """Say which engine of a stored run is fastest from which batch size on, and when its preparation has paid.
+
+    RUN: its folder, or its measurements.csv. Every statement has its 95 % interval over the rounds.
+    """
+    from harness.comparing.crossover import READ, crossovers
+    from harness.reporting.crossover import as_json, show_crossovers
+    from harness.reporting.terminal import Terminal
+    from harness.tables.files import read_table
+
+    groups = crossovers(read_table(path, "measurements", READ))
+    if not groups:
+        raise PlanError(f"{printable(str(path))}: has no two engines with times of the same batch size to compare")
+    if form == "json":
+        click.echo(json.dumps(as_json(groups), indent=2))
+    else:
+        show_crossovers(Terminal(), groups)
 
 
 @click.command()

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.common import PATH, Exit, plan_options, print_plan
+from harness.cli.common import PATH, Exit, plan_options, print_all, print_plan
 from harness.cli.interrupt import INTERRUPTS
 from harness.cli.publish import begin, part_of, publish_options
 from harness.cli.site import Site, check_flags, site_of
 from harness.plan.errors import PlanError
 from harness.plan.presets import PRESETS
 from harness.plan.shard import Shard, sweep_of
-from harness.plan.sweep import Axes, Sweep, plan_sweep
+from harness.plan.sweep import ALL, Axes, Sweep, plan_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,6 +81,8 @@ def run(
         return
     if dry_run:
         print_plan(part)
+        if sweep_file is None and not axes["engine"]:
+            print_all(plan_sweep(None, Axes(**{**axes, "engine": (ALL,)}), preset=preset, rounds=rounds, seeds=seeds))
         return
 
     from harness.cli.compare import exit_code, load, sessions_of, spreads_of, tell

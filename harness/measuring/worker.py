@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
+    """A case that is ready to be measured."""
+
     workload: "Workload"
     problem: "Problem"
     updates: "Updates"
@@ -79,6 +81,7 @@ class Worker:
 
         self._phase("timing")
         self._time(prepared)
+        self._look(prepared)
 
         if self._request.seeds:
             self._phase("convergence")
@@ -105,7 +108,7 @@ class Worker:
         # NVIDIA's images turn it on; a case of float32 is one.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
-    def _setup(self) -> _Prepared:
+    def _setup(self) -> Prepared:
         import torch
 
         from harness.measuring.device import device_of
@@ -139,7 +142,7 @@ class Worker:
         facts["members"] = members.count(updates)
         is_crowded = crowded(self._all_cpus, case.ranks, facts["threads"])
         peers = Ranks(is_crowded) if together else ALONE
-        return _Prepared(workload, problem, updates, start, measured, peers, broken)
+        return Prepared(workload, problem, updates, start, measured, peers, broken)
 
     def _join(self) -> "torch.device":
         """Return where this process trains, after it has found the others; each rank has a GPU of its own."""
@@ -162,7 +165,7 @@ class Worker:
         ranks.join(device)
         return device
 
-    def _end(self, prepared: _Prepared) -> None:
+    def _end(self, prepared: Prepared) -> None:
         """Check that nothing was replaced; raises CaseEnded (`rejected`)."""
         from harness.training import ranks
 
@@ -171,12 +174,12 @@ class Worker:
             if replaced is not None:
                 raise CaseEnded(Outcome.REJECTED, seal.told(replaced))
 
-    def _digest(self, prepared: _Prepared) -> str:
+    def _digest(self, prepared: Prepared) -> str:
         from harness.training.trial import digest_of
 
         return digest_of(prepared.workload, self._request.case.batch_size)
 
-    def _first_call(self, prepared: _Prepared) -> None:
+    def _first_call(self, prepared: Prepared) -> None:
         """Time the first update alone: whatever is compiled, is compiled here."""
         from harness.measuring.probes import compilation
 
@@ -191,14 +194,14 @@ class Worker:
         self.record.facts["first_call_cold_ns" if cache == "cold" else "first_call_warm_ns"] = taken
         self.record.facts["compile_cache"] = cache
 
-    def _gate(self, prepared: _Prepared) -> float:
+    def _gate(self, prepared: Prepared) -> float:
         """Check twenty updates from this round's seed, each from the engine's own state."""
         from harness.training.gate import GATE_UPDATES, check_updates, load
 
         load(prepared.updates, prepared.trial.parameters)
         return check_updates(prepared.problem, prepared.updates, *prepared.trial.batches(GATE_UPDATES))
 
-    def _time(self, prepared: _Prepared) -> None:
+    def _time(self, prepared: Prepared) -> None:
         """Time blocks, then check that they did the work; only then do their times enter the record."""
         from harness.measuring import peers, probes
         from harness.measuring.sampling import Rule
@@ -240,7 +243,10 @@ class Worker:
         facts |= {"graphs": state.graphs, "graph_breaks": state.breaks, "recompiles": state.recompiles}
         facts |= timed.facts | {"latency_ns": singles.latency_ns} | inside | per_update
 
-    def _converge(self, prepared: _Prepared) -> None:
+    def _look(self, prepared: Prepared) -> None:
+        """Nothing: `measuring.explainer` looks inside here."""
+
+    def _converge(self, prepared: Prepared) -> None:
         from harness.training.convergence import train_seeds
 
         results = train_seeds(prepared.workload, prepared.problem, prepared.updates, self._request.seeds)
@@ -254,14 +260,14 @@ class Worker:
         ]
 
 
-def main() -> None:
+def main(kind: type[Worker] = Worker) -> None:
     """Measure the case on stdin; whatever happens to it becomes a record, and the exit code is 0."""
     die_with_parent()
     events = claim_stdout()
     events.send("hello", protocol=PROTOCOL)
     request = Request.from_line(sys.stdin.readline())
     pin(request.cpus)
-    worker = Worker(request, events)
+    worker = kind(request, events)
     run_to_its_end(worker.run, worker.record)
     events.send("record", record=worker.record.to_json())
     # What the record says is all that is wanted: taking torch down in good order would cost another second.

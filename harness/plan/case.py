@@ -14,6 +14,9 @@ MAX_BATCH_SIZE = 2**28
 MAX_THREADS = 4096
 MAX_RANKS = 1024
 
+_REFERENCE = r"((?:[^:]*\.py:)?[^/:]+)"
+_CASE_ID = re.compile(rf"{_REFERENCE}/{_REFERENCE}/([^/]+)/([^/]+)/b(\d{{1,9}})(?:/t(\d{{1,4}}))?(?:/r(\d{{1,4}}))?")
+
 
 @dataclass(frozen=True, order=True)
 class Case:
@@ -41,6 +44,19 @@ class Case:
         parts = [label(self.workload), label(self.engine), self.device, self.dtype, f"b{self.batch_size}"]
         parts += [] if self.threads is None else [f"t{self.threads}"]
         return "/".join(parts if self.ranks == 1 else [*parts, f"r{self.ranks}"])
+
+    @classmethod
+    def named(cls, case_id: str) -> "Case":
+        """Return the case of such a name, for own files with their path: `dir/own.py:Mine/autograd/cpu/float32/b100`.
+
+        Raises PlanError, in one line, where it is no case's name or names nothing that can be measured.
+        """
+        found = _CASE_ID.fullmatch(case_id)
+        if found is None:
+            raise PlanError(f"case {shown(case_id)}: write it as the tables do, like line/autograd/cpu/float32/b100")
+        workload, engine, device, dtype, batch_size, threads, ranks = found.groups()
+        case = cls(workload, engine, device, dtype, int(batch_size), int(threads) if threads else None, int(ranks or 1))
+        return checked(case)
 
     @property
     def group(self) -> Self:

@@ -24,12 +24,18 @@ class Entry:
     summary: one line; for an engine, who would choose it.
     process_s: seconds that one warm process of it takes besides its timing, for the estimate before a run.
     compile_s: seconds its first, cold compile adds.
+    device: the only kind, `cpu` or `cuda`, that an engine is for; elsewhere it is left out unless it is named.
     """
 
     target: str
     summary: str
     process_s: float = 0.0
     compile_s: float = 0.0
+    device: str = ""
+
+    def is_for(self, device: str) -> bool:
+        """Whether there is any use in trying it on `cpu` or `cuda[:N]`."""
+        return device.startswith(self.device)
 
 
 _ENGINES = "harness.training.engines"

@@ -6,18 +6,20 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
 from harness.plan.case import Case, checked, whole_number
-from harness.plan.catalogue import ENGINES, installed, label, named, unknown
+from harness.plan.catalogue import ENGINES, installed, label, named, resolve, unknown
 from harness.plan.errors import PlanError
 from harness.plan.presets import PRESETS, Sampling
 from harness.plan.reading import read_regular
 from harness.plan.targets import ThroughputTarget, only_known
 from harness.plan.text import printable, shown
+
+ALL = "all"  # engines
 
 MAX_CASES = 10_000
 MAX_ROUNDS = 1000
@@ -34,7 +36,10 @@ _DOTTED_KEY = re.compile(r"""(?:\.[ \t]*(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+
 
 @dataclass(frozen=True)
 class Axes:
-    """The flags that replace axes of every grid; an empty tuple leaves the grids' own values."""
+    """The flags that replace axes of every grid; an empty tuple leaves the grids' own values.
+
+    engine: `all` stands for every engine of the catalogue that is for the device.
+    """
 
     workload: tuple[str, ...] = ()
     engine: tuple[str, ...] = ()
@@ -123,6 +128,9 @@ def plan_sweep(
     Raises PlanError, in one line, for anything that cannot be measured.
     """
     source, document = _read(file)
+    wanted_engines = dict.fromkeys(resolve("engine", engine) for engine in axes.engine if engine != ALL)
+    if ALL in axes.engine:
+        axes = replace(axes, engine=tuple(dict.fromkeys([*ENGINES, *wanted_engines])))
     _only(document, {"rounds", "seeds", "order_seed", "grid", "target"}, source)
     grids = document.get("grid", [])
     if not isinstance(grids, list) or not grids:
@@ -133,6 +141,9 @@ def plan_sweep(
         if size > MAX_CASES:  # said before they are made
             raise PlanError(f"{source}: {size} cases are more than the {MAX_CASES} that one run may have")
     cases = tuple(dict.fromkeys(case for grid in grids for case in _cases(grid, axes, source)))
+    if file is not None and not axes.engine:
+        wanted_engines = dict.fromkeys(case.engine for case in cases)
+    cases = tuple(case for case in cases if case.engine in wanted_engines or _is_of_use(case))
     targets = document.get("target", [])
     if not isinstance(targets, list):
         raise PlanError(f"{source}: write targets as [[target]]")
@@ -149,7 +160,7 @@ def plan_sweep(
         cases=cases,
         rounds=whole_number("rounds", wanted if rounds is None else rounds, 1, MAX_ROUNDS),
         seeds=whole_number("seeds", document.get("seeds", 64) if seeds is None else seeds, 1, MAX_SEEDS),
-        named_engines=tuple(dict.fromkeys(case.engine for case in cases)) if axes.engine or file else (),
+        named_engines=tuple(dict.fromkeys(case.engine for case in cases if case.engine in wanted_engines)),
         targets=tuple(judged),
         order_seed=whole_number("order_seed", document.get("order_seed", 0), 0, 2**63),
         sampling=thorough.sampling,
@@ -157,6 +168,10 @@ def plan_sweep(
     )
     _check_size(sweep, source)
     return sweep
+
+
+def _is_of_use(case: Case) -> bool:
+    return case.engine not in ENGINES or ENGINES[case.engine].is_for(case.device)
 
 
 def _read(file: Path | None) -> tuple[str, dict[str, Any]]:

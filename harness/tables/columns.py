@@ -51,7 +51,7 @@ _RANKS = (
 )
 
 _MEMBERS = Column(
-    "members", "count", "models that a call trains at once; an update is that of one of them, but not in `latency_ns`"
+    "members", "count", "models that a call trains at once; an update is that of one of them, except in `latency_ns`"
 )
 
 PHASES = {

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.plan.case import Case
+from harness.plan.catalogue import ENGINES, Entry
 from harness.plan.errors import PlanError
 from harness.plan.presets import PRESETS
 from harness.plan.sweep import MAX_CASES, Axes, Sweep, plan_sweep
@@ -105,6 +106,18 @@ def test_engines_that_a_flag_or_a_file_names_count_as_named(sweep_file):
     assert plan_sweep(None, Axes()).named_engines == ()
     assert plan_sweep(None, Axes(engine=("manual", "manual"))).named_engines == ("manual",)
     assert plan_sweep(sweep_file(GRID), Axes()).named_engines == ("autograd",)
+
+
+def test_all_stands_for_every_engine_that_is_for_the_device_and_names_none(monkeypatch):
+    monkeypatch.setitem(ENGINES, "only_cuda", Entry("x:Y", "", device="cuda"))
+    everywhere = plan_sweep(None, Axes(engine=("all",)))
+    assert {case.engine for case in everywhere.cases} == {name for name in ENGINES if ENGINES[name].is_for("cpu")}
+    assert everywhere.named_engines == ()
+    on_cuda = plan_sweep(None, Axes(engine=("all",), device=("cuda:1",)))
+    assert "only_cuda" in {case.engine for case in on_cuda.cases}
+    named = plan_sweep(None, Axes(engine=("all", "only_cuda")))
+    assert named.named_engines == ("only_cuda",)
+    assert "only_cuda" in {case.engine for case in named.cases}
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(sweep_file):
