@@ -2,7 +2,6 @@
 
 import ctypes
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 
@@ -55,5 +54,5 @@ def compiled(source: str) -> ctypes.CDLL:
             builder = CppBuilder(name="library", sources=str(file), BuildOption=options, output_dir=folder)
             builder.build()
             # Whole or not at all, for whoever compiles the same at the same time.
-            os.replace(builder.get_target_file_path(), library)
+            Path(builder.get_target_file_path()).replace(library)
     return ctypes.CDLL(str(library))

@@ -19,7 +19,7 @@ from harness.training.toolchain import missing_compiler
 # Beyond, a library's matrix product, which blocks by weights as well, does better.
 MOST_WEIGHTS = 4096
 # What a chunk's activations may take of a first-level cache, and its vectors. Measured on `line` and `line_deep` with
-# AVX-512: chunks of four are the fastest, and for many points and few weights, whose sums then stay in registers, of one.
+# AVX-512: chunks of four are the fastest; of one for many points and few weights, whose sums then stay in registers.
 CHUNK_BYTES = 32 * 2**10
 CHUNK_VECTORS = 4
 FEW_WEIGHTS = 32
@@ -91,8 +91,6 @@ def _no_code(problem: Problem) -> str | None:
     if type(problem.loss) not in _LOSSES or not has_loss_rule(problem.loss):
         return f"fused has no code for the loss {describe(problem.loss)}"
     linears = _linears(problem.template)
-    if not linears:
-        return "fused has no code for a model without nn.Linear"
     weights = sum(parameter.numel() for parameter in problem.template.parameters())
     if weights != linears[-1].end:
         return "fused has no code for weights that are used twice"
@@ -264,9 +262,8 @@ class FusedUpdates:
 def _readable(batches: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """Return batches [steps, *shape] that are contiguous each; raises ValueError for what would be read wrongly."""
     if batches.shape[1:] != shape or batches.dtype != dtype or batches.device.type != "cpu":
-        raise ValueError(
-            f"batches are {batches.dtype} {list(batches.shape[1:])} on {batches.device}, not {dtype} {list(shape)} on cpu"
-        )
+        given = f"{batches.dtype} {list(batches.shape[1:])} on {batches.device}"
+        raise ValueError(f"batches are {given}, not {dtype} {list(shape)} on cpu")
     if batches.is_contiguous() or (len(batches) and batches[0].is_contiguous()):
         return batches
     if len(batches) and batches.stride(0) == 0:

@@ -29,12 +29,9 @@ class Numpy:
             return "numpy computes on the CPU only: --device cpu"
         if case.dtype not in ("float32", "float64"):
             return f"numpy trains in float32 and float64, not in {case.dtype}"
-        layers = chain(problem.template)
-        for name, layer in layers:
+        for name, layer in chain(problem.template):
             if type(layer) not in _LAYERS:
                 return f"numpy has no rule for layer {name or 'model'}, {describe(layer)}"
-        if not any(isinstance(layer, nn.Linear) for _, layer in layers):
-            return "numpy has no rule for a model without nn.Linear"
         if type(problem.loss) not in _LOSSES or not has_loss_rule(problem.loss):
             return f"numpy has no rule for the loss {describe(problem.loss)}"
         return None
