@@ -27,7 +27,7 @@ def no_builder() -> str | None:
     """Say in one line that this torch cannot build C++ for others, or return None."""
     try:
         from torch._inductor.cpp_builder import CppBuilder, CppOptions  # noqa: F401
-        from torch._inductor.runtime.runtime_utils import cache_dir  # noqa: F401
+        from torch._inductor.runtime.cache_dir_utils import cache_dir  # noqa: F401
     except ImportError:
         return f"torch {torch.__version__} has no torch._inductor.cpp_builder to compile C++ with; 2.11 and newer have"
     return None
@@ -39,7 +39,7 @@ def compiled(source: str) -> ctypes.CDLL:
     Raises torch's CppCompileError, with what the compiler says, where it does not compile.
     """
     from torch._inductor.cpp_builder import CppBuilder, CppOptions
-    from torch._inductor.runtime.runtime_utils import cache_dir
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     options = CppOptions(extra_flags=_FLAGS, warning_all=False)
     command = CppBuilder(name="library", sources="source", BuildOption=options).get_command_line()

@@ -145,10 +145,10 @@ def _constants(problem: Problem) -> list[str]:
 
 def _chunk(problem: Problem) -> list[str]:
     """Return the function of one chunk of points: forward, loss and backward, every layer a line each way."""
-    linears = iter(_linears(problem.template))
-    width = next(linears).inputs
-    linears = iter(_linears(problem.template))
-    forward, backward = [f"V a0[{width}][C];", "load<TAIL>(inputs, a0);"], []
+    found = _linears(problem.template)
+    linears, width = iter(found), found[0].inputs
+    forward = [f"V a0[{width}][C];", "load<TAIL>(inputs, a0);"]
+    backward: list[str] = []
     place = 0
     for _, layer in chain(problem.template):
         if isinstance(layer, nn.Linear):

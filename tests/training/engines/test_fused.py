@@ -191,7 +191,7 @@ SHARED = nn.Linear(2, 2)
         (nn.Sequential(nn.Linear(2, 2), nn.GELU()), nn.MSELoss(), "layer 1, GELU(approximate='none')"),
         (nn.LayerNorm(2), nn.MSELoss(), "layer model, LayerNorm"),
         (nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.ReLU()), nn.MSELoss(), "right after another: layer 2, ReLU()"),
-        (nn.Sequential(nn.Flatten()), nn.MSELoss(), "layer 0, Flatten without nn.Linear"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Flatten()), nn.MSELoss(), "layer 1, Flatten"),
         (nn.Sequential(SHARED, nn.ReLU(), SHARED), nn.MSELoss(), "weights that are used twice"),
         (nn.Sequential(nn.Linear(2, 2)), nn.L1Loss(), "the loss L1Loss()"),
         (nn.Sequential(nn.Linear(2, 2)), nn.MSELoss(reduction="sum"), "the loss MSELoss()"),
