@@ -59,7 +59,7 @@ ENGINES: Mapping[str, Entry] = {
         6,
     ),
     "numpy": Entry(
-        f"{_ENGINES}.numpy_by_hand:Numpy",
+        f"{_ENGINES}.numpy:Numpy",
         "gradients by hand in numpy, in place: what is left without any framework",
         1.7,
     ),

@@ -8,7 +8,7 @@ from torch import nn
 
 from harness.plan.case import Case
 from harness.training.contract import Problem
-from harness.training.engines.numpy_by_hand import Numpy
+from harness.training.engines.numpy import Numpy
 from harness.training.gate import check_updates
 from harness.training.loading import load_workload
 from harness.training.trial import begin, problem_of
