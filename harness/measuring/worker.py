@@ -96,6 +96,9 @@ class Worker:
         return self._clock()
 
     def _import(self) -> None:
+        if self._request.threads is not None:
+            # numpy comes with torch, and its BLAS has threads of its own: as many as are said when it is loaded.
+            os.environ["OPENBLAS_NUM_THREADS"] = str(self._request.threads)
         import torch
 
         # All that measures and checks, before anything of the engine's is imported.

@@ -70,6 +70,17 @@ ENGINES: Mapping[str, Entry] = {
         6,
         6,
     ),
+    "numpy": Entry(
+        f"{_ENGINES}.numpy:Numpy",
+        "gradients by hand in numpy, in place: what is left without any framework",
+        1.7,
+    ),
+    "fused": Entry(
+        f"{_ENGINES}.fused:Fused",
+        "all updates in one call of code written for this network: what the machine can do",
+        9,
+        2,
+    ),
     "ddp": Entry(
         f"{_ENGINES}.ddp:Ddp",
         "autograd in several processes, each on its share of the batch: --ranks N",

@@ -32,10 +32,13 @@ def test_every_entry_points_to_a_class_that_is_there(target):
     assert name in {node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
 
 
+PARTS = {"fused_cpu", "fused_triton"}  # of `fused`, by device
+
+
 @pytest.mark.parametrize("kind", CATALOGUES)
 def test_every_file_of_the_folder_has_its_line_in_the_catalogue(kind):
     files = {path.stem for path in (PACKAGE / "training" / f"{kind}s").glob("*.py")} - {"__init__"}
-    assert files == set(CATALOGUES[kind])
+    assert files - PARTS == set(CATALOGUES[kind])
 
 
 @pytest.mark.parametrize("kind", CATALOGUES)
