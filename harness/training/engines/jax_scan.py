@@ -1,7 +1,8 @@
 """The same training in JAX: `jax.jit` of a `jax.lax.scan` over updates, `jax.value_and_grad`, SGD written out.
 
-XLA compiles a scan for its length, and a call may be of any number of updates. So a call is cut into scans of LENGTHS,
-all of which the first call compiles: nothing is compiled while anything is timed.
+XLA compiles a scan for its length, and a call may be of any number of updates. So a call is made of scans of one
+length, and what is left over goes through the same loop with its length as an argument. The first call compiles both,
+for a batch that is the same in every update and for batches that differ: nothing is compiled while anything is timed.
 """
 
 import gc
@@ -9,7 +10,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,9 +24,11 @@ from harness.training.contract import Problem, Updates
 from harness.training.layers import chain, describe
 from harness.training.rules import has_loss_rule
 
-# A call has as many of the longest as fit, and up to three of each other: entering XLA some ten times, at a few
-# microseconds each, is no more than a per cent of a block.
-LENGTHS = (1024, 256, 64, 16, 4, 1)
+# Updates of one scan. On a CPU, a loop of unknown length is as fast, and entering XLA takes some 10 µs. On a GPU, the
+# host has to ask before each update whether there is another, and need not wait for a scan to enter the next.
+LENGTHS = {"cpu": 1024, "cuda": 64}
+# Batches that differ are handed over with the rest filled up to a scan's length: not more than a cache holds.
+MAX_BATCHES_BYTES = 4 * 2**20
 
 _LAYERS = (nn.Linear, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU)
 
@@ -32,8 +36,18 @@ Array = Any  # of JAX, which is not imported before it is needed; or of numpy, w
 Weights = Mapping[str, Array]
 # weights, inputs, targets → the weights after one update and the loss before it.
 Update = Callable[[Weights, Array, Array], tuple[Weights, Array]]
-# The same, for several updates: the losses are [steps].
-Scan = Callable[[Weights, Array, Array], tuple[Weights, Array]]
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Compiled for batches of one shape; weights, inputs, targets → the weights after, and losses [length].
+
+    whole: makes `length` updates. rest: as many as a fourth argument says; the losses after these mean nothing.
+    """
+
+    length: int
+    whole: Callable[..., tuple[Weights, Array]]
+    rest: Callable[..., tuple[Weights, Array]]
 
 
 class JaxScan:
@@ -63,51 +77,54 @@ class JaxScan:
 
 
 class ScanUpdates:
-    """SGD updates by scans. What JAX holds, it never changes: each scan returns new weights."""
+    """SGD updates by scans. What JAX was given or holds it never changes: each scan returns new weights."""
 
     def __init__(self, problem: Problem, device: Array) -> None:
         self._device = device
+        self._length = LENGTHS[problem.device.type]
         self._update = _sgd_update(problem)
         self._names = [name for name, _ in problem.template.named_parameters()]
+        self._weights: Weights = {}
         self._batch: tuple[object, ...] = ()
-        self._scans: dict[tuple[int, bool], Scan] = {}
+        self._programs: dict[bool, Programs] = {}
         self.load(dict(problem.template.named_parameters()))
 
     def load(self, parameters: Mapping[str, Tensor]) -> None:
-        """Copy the weights; JAX may take the copy's memory for its own."""
-        import jax
-
-        copies = {name: parameters[name].detach().clone() for name in self._names}
-        self._weights: Weights = {name: jax.device_put(_given(value), self._device) for name, value in copies.items()}
+        """Copy the weights."""
+        self._weights = {name: _given(parameters[name].detach().clone()) for name in self._names}
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
-        steps = len(inputs)
         if targets.dtype == torch.int64:
             targets = targets.int()  # JAX has no whole numbers of 64 bits unless told
         batch = (inputs.shape[1:], inputs.dtype, targets.shape[1:], targets.dtype)
         if batch != self._batch:
-            self._scans, self._batch = self._compile(inputs[0], targets[0]), batch
-        # A batch that is the same in all updates goes in once.
+            self._programs = {same: self._compile(inputs[0], targets[0], same=same) for same in (True, False)}
+            self._batch = batch
+        steps = len(inputs)
+        # A full batch, expanded over steps, is handed over once.
         same = steps == 1 or inputs.stride(0) == targets.stride(0) == 0
-        weights, losses = self._weights, []
-        if same:
-            given = _given(inputs[0]), _given(targets[0])
-        for part in _parts(steps):
+        programs, weights, losses = self._programs[same], self._weights, []
+        length = programs.length
+        given = (_given(inputs[0]), _given(targets[0])) if same else ()
+        for begin in range(0, steps, length):
             if not same:
-                given = _given(inputs[part]), _given(targets[part])
-            weights, part_losses = self._scans[part.stop - part.start, same](weights, *given)
-            losses.append(part_losses)
+                given = tuple(_given(_filled(each[begin : begin + length], length)) for each in (inputs, targets))
+            if steps - begin >= length:
+                weights, made = programs.whole(weights, *given)
+            else:
+                weights, made = programs.rest(weights, *given, numpy.int32(steps - begin))
+            losses.append(made)
         self._weights = weights
         returned = self._returned(losses)
-        return returned[0] if len(returned) == 1 else torch.cat(returned)
+        return (returned[0] if len(returned) == 1 else torch.cat(returned))[:steps]
 
     def parameters(self) -> dict[str, Tensor]:
         """Return copies of the weights by name."""
         return dict(zip(self._names, self._returned([self._weights[name] for name in self._names]), strict=True))
 
     def _returned(self, arrays: Sequence[Array]) -> list[Tensor]:
-        """Return arrays of JAX, which may be read-only, as tensors of torch's own; waits for them."""
+        """Return arrays, which may be read-only, as tensors of torch's own; waits for them."""
         if self._device.platform == "cpu":
             return [torch.from_numpy(numpy.array(array)) for array in arrays]
         copies = [torch.from_dlpack(array).clone() for array in arrays]
@@ -115,37 +132,73 @@ class ScanUpdates:
         torch.cuda.current_stream(copies[0].device).synchronize()
         return copies
 
-    def _compile(self, inputs: Tensor, targets: Tensor) -> dict[tuple[int, bool], Scan]:
-        """Compile every scan for batches like these, inputs [batch, …]: by length and whether all are the same."""
+    def _compile(self, inputs: Tensor, targets: Tensor, *, same: bool) -> Programs:
+        """Compile for batches like these, inputs [batch, …]: the same in every update, or not."""
         import jax
 
+        length = self._length
+        if not same:
+            length = max(1, min(length, MAX_BATCHES_BYTES // (inputs.nbytes + targets.nbytes)))
         placed = jax.sharding.SingleDeviceSharding(self._device)
 
         def like(value: Array, *steps: int) -> Array:
             return jax.ShapeDtypeStruct((*steps, *value.shape), value.dtype, sharding=placed)
 
         weights = {name: like(value) for name, value in self._weights.items()}
-        batch = [_given(inputs), _given(targets)]
-        scans = {}
-        for length in LENGTHS:
-            for same, scan, steps in ((True, _scan_same, ()), (False, _scan_each, (length,))):
-                program = jax.jit(partial(scan, self._update, length))
-                scans[length, same] = program.lower(weights, *(like(value, *steps) for value in batch)).compile()
-        return scans
+        batches = [like(_given(batch), *(() if same else (length,))) for batch in (inputs, targets)]
+        whole = jax.jit(partial(_whole, self._update, length, same))
+        rest = jax.jit(partial(_rest, self._update, length, same))
+        return Programs(
+            length,
+            whole.lower(weights, *batches).compile(),
+            rest.lower(weights, *batches, like(numpy.int32(0))).compile(),
+        )
 
 
-def _scan_same(update: Update, steps: int, weights: Weights, inputs: Array, targets: Array) -> tuple[Weights, Array]:
-    """Make updates on one batch, inputs [batch, …]; return the weights and losses [steps]."""
-    import jax
+def _whole(
+    update: Update,
+    length: int,
+    same: bool,  # noqa: FBT001 - bound by `partial`
+    weights: Weights,
+    inputs: Array,
+    targets: Array,
+) -> tuple[Weights, Array]:
+    """Make `length` updates, on inputs [batch, …] that are the same in each, or [length, batch, …]."""
+    from jax import lax
 
-    return jax.lax.scan(lambda now, _: update(now, inputs, targets), weights, length=steps)
+    if same:
+        return lax.scan(lambda now, _: update(now, inputs, targets), weights, length=length)
+    return lax.scan(lambda now, batch: update(now, *batch), weights, (inputs, targets), length=length)
 
 
-def _scan_each(update: Update, steps: int, weights: Weights, inputs: Array, targets: Array) -> tuple[Weights, Array]:
-    """Make one update per batch, inputs [steps, batch, …]; return the weights and losses [steps]."""
-    import jax
+def _rest(
+    update: Update,
+    length: int,
+    same: bool,  # noqa: FBT001 - bound by `partial`
+    weights: Weights,
+    inputs: Array,
+    targets: Array,
+    steps: Array,
+) -> tuple[Weights, Array]:
+    """Make the first `steps` of these updates."""
+    from jax import lax
+    from jax import numpy as jnp
 
-    return jax.lax.scan(lambda now, batch: update(now, *batch), weights, (inputs, targets), length=steps)
+    def make(step: Array, state: tuple[Weights, Array]) -> tuple[Weights, Array]:
+        now, losses = state
+        batch = (
+            (inputs, targets)
+            if same
+            else (
+                lax.dynamic_index_in_dim(each, step, keepdims=False, allow_negative_indices=False)
+                for each in (inputs, targets)
+            )
+        )
+        now, loss = update(now, *batch)
+        # Without asking whether the step is negative, it is as fast as a scan.
+        return now, lax.dynamic_update_index_in_dim(losses, loss, step, 0, allow_negative_indices=False)
+
+    return lax.fori_loop(0, steps, make, (weights, jnp.zeros(length, inputs.dtype)))
 
 
 def _sgd_update(problem: Problem) -> Update:
@@ -200,13 +253,13 @@ def _forward_loss(problem: Problem) -> Callable[[Weights, Array, Array], Array]:
     return forward_loss
 
 
-def _parts(steps: int) -> Iterator[slice]:
-    """Cut a number of updates into slices, each of one of LENGTHS, the longest first."""
-    begin = 0
-    for length in LENGTHS:
-        while steps - begin >= length:
-            yield slice(begin, begin + length)
-            begin += length
+def _filled(batches: Tensor, length: int) -> Tensor:
+    """Return batches [at most length, …] as [length, …]; what is put after them is never read."""
+    if len(batches) == length:
+        return batches
+    filled = batches.new_empty(length, *batches.shape[1:])
+    filled[: len(batches)] = batches
+    return filled
 
 
 def _given(value: Tensor) -> Array:
@@ -235,14 +288,14 @@ def _import(device_type: str) -> None:
     flags = [os.environ.get("XLA_FLAGS", ""), *(["--xla_cpu_multi_thread_eigen=false"] if threads == 1 else [])]
     os.environ |= {
         "JAX_PLATFORMS": "cpu" if device_type == "cpu" else f"{device_type},cpu",
-        # The thread that calls is the one that computes; the call ends when that is done.
-        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
         "JAX_ENABLE_COMPILATION_CACHE": "false",  # the user's is neither read nor filled
         "NPROC": str(threads),  # of XLA's own pool
         "XLA_FLAGS": " ".join(filter(None, flags)),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # torch is on the same GPU, and three quarters of it are much
     }
     callbacks = list(gc.callbacks)
-    importlib.import_module("jax")
+    jax = importlib.import_module("jax")
     # JAX has XLA look for garbage of its own whenever Python does; nothing may run between what is measured.
     gc.callbacks[:] = callbacks
+    # The thread that calls is the one that computes; the call ends when that is done.
+    jax.config.update("jax_cpu_enable_async_dispatch", val=False)
