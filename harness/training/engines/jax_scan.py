@@ -18,6 +18,7 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.utils.dlpack import from_dlpack
 
 from harness.plan.case import Case
 from harness.training.contract import Problem, Updates
@@ -26,7 +27,7 @@ from harness.training.rules import has_loss_rule
 
 # Updates of one scan. On a CPU, a loop of unknown length is as fast, and entering XLA takes some 10 µs. On a GPU, the
 # host has to ask before each update whether there is another, and need not wait for a scan to enter the next.
-LENGTHS = {"cpu": 1024, "cuda": 64}
+LENGTHS = {"cpu": 4096, "cuda": 64}
 # Batches that differ are handed over with the rest filled up to a scan's length: not more than a cache holds.
 MAX_BATCHES_BYTES = 4 * 2**20
 
@@ -34,6 +35,7 @@ _LAYERS = (nn.Linear, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU)
 
 Array = Any  # of JAX, which is not imported before it is needed; or of numpy, where JAX takes either
 Weights = Mapping[str, Array]
+Updated = Any  # a pair of Weights and losses [steps], as JAX traces it
 # weights, inputs, targets → the weights after one update and the loss before it.
 Update = Callable[[Weights, Array, Array], tuple[Weights, Array]]
 
@@ -127,7 +129,7 @@ class ScanUpdates:
         """Return arrays, which may be read-only, as tensors of torch's own; waits for them."""
         if self._device.platform == "cpu":
             return [torch.from_numpy(numpy.array(array)) for array in arrays]
-        copies = [torch.from_dlpack(array).clone() for array in arrays]
+        copies = [from_dlpack(array).clone() for array in arrays]
         # JAX does not know that torch still reads, and would use the memory again.
         torch.cuda.current_stream(copies[0].device).synchronize()
         return copies
@@ -162,7 +164,7 @@ def _whole(
     weights: Weights,
     inputs: Array,
     targets: Array,
-) -> tuple[Weights, Array]:
+) -> Updated:
     """Make `length` updates, on inputs [batch, …] that are the same in each, or [length, batch, …]."""
     from jax import lax
 
@@ -179,7 +181,7 @@ def _rest(
     inputs: Array,
     targets: Array,
     steps: Array,
-) -> tuple[Weights, Array]:
+) -> Updated:
     """Make the first `steps` of these updates."""
     from jax import lax
     from jax import numpy as jnp
