@@ -27,6 +27,7 @@ nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "virtualenv"
 
 TORCH = "2.13.0"
+JAX = "0.10.2"
 TORCH_INDEX = "https://download.pytorch.org/whl"
 INDEX_TIMEOUT_S = 2
 
@@ -132,14 +133,16 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def bench_cpu(session: nox.Session) -> None:
     """Run the benchmark on the CPU; arguments go to `harness run`, or to the command named first, such as `doctor`."""
-    finish(session, install_torch(session, "cpu"), "-m", "harness", *command("cpu", session.posargs))
+    python = install_torch(session, "cpu", *jax(session.posargs))
+    finish(session, python, "-m", "harness", *command("cpu", session.posargs))
 
 
 @nox.session
 def bench_cuda(session: nox.Session) -> None:
     """Run the benchmark on an NVIDIA GPU; arguments as for `bench_cpu`."""
     tag = "" if session.venv_backend == "none" else cuda_tag()
-    finish(session, install_torch(session, tag), "-m", "harness", *command("cuda", session.posargs))
+    python = install_torch(session, tag, *jax(session.posargs, tag))
+    finish(session, python, "-m", "harness", *command("cuda", session.posargs))
 
 
 @nox.session
@@ -147,12 +150,14 @@ def ab(session: nox.Session) -> None:
     """Measure two arms in turn on the CPU and compare them: `-- BASE NEW`, or `-- --torch 2.13.0 --torch 2.12.0`."""
     versions, arguments = torch_versions(session.posargs)
     if not versions:
-        finish(session, install_torch(session, "cpu"), "-m", "harness", *command("cpu", ["ab", *arguments]))
+        python = install_torch(session, "cpu", *jax(arguments))
+        finish(session, python, "-m", "harness", *command("cpu", ["ab", *arguments]))
         return
     if session.venv_backend == "none":
         refuse("--torch makes an environment for each version: run without --no-venv, or name two with --python")
     beside = [Environment.beside(session, f"torch-{version}") for version in versions]
-    pythons = [install_torch(at, "cpu", torch=version) for at, version in zip(beside, versions, strict=True)]
+    tools = jax(arguments)
+    pythons = [install_torch(at, "cpu", *tools, torch=version) for at, version in zip(beside, versions, strict=True)]
     chosen = (argument for python in pythons for argument in ("--python", python))
     finish(session, pythons[0], "-m", "harness", *command("cpu", ["ab", *chosen, *arguments]))
 
@@ -268,6 +273,13 @@ def device(name: str, arguments: list[str]) -> tuple[str, ...]:
     """Return the flag that chooses the device, unless the arguments do, or go on with a run, which has its own."""
     chosen = any(argument.split("=")[0] in ("--device", "--resume") for argument in arguments)
     return () if chosen else ("--device", name)
+
+
+def jax(arguments: list[str], tag: str = "cpu") -> tuple[str, ...]:
+    """Return the JAX that an engine of the arguments needs, for the CUDA of this build of torch; else nothing."""
+    if not any("jax_scan" in argument for argument in arguments):
+        return ()
+    return (f"jax=={JAX}" if tag == "cpu" else f"jax[cuda{tag[2:4]}]=={JAX}",)
 
 
 def torch_versions(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -400,7 +412,7 @@ def install_checks(session: nox.Session, *tools: str) -> str:
     All sessions that check share one environment, or each would install 700 MB of torch.
     """
     where = session if session.venv_backend == "none" else Environment.beside(session, "checks")
-    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *tools)
+    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, f"jax=={JAX}", *tools)
 
 
 def installed_python() -> str:

@@ -308,6 +308,30 @@ def test_the_cpu_build_is_pinned_and_an_unreachable_index_is_not_used(tmp_path, 
     assert installed == [f"torch=={noxfile.TORCH}+cpu", "pytest", "--editable", ".[torch]"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "tag", "wanted"),
+    [
+        (["--engine", "autograd"], "cpu", ()),
+        (["--engine", "jax_scan", "--engine", "autograd"], "cpu", ("jax=={}",)),
+        (["run", "--engine=jax_scan"], "cu130", ("jax[cuda13]=={}",)),
+        (["--engine", "jax_scan"], "cu126", ("jax[cuda12]=={}",)),
+    ],
+)
+def test_jax_is_installed_only_for_its_engine_and_for_the_cuda_that_torch_has(arguments, tag, wanted):
+    assert noxfile.jax(arguments, tag) == tuple(each.format(noxfile.JAX) for each in wanted)
+
+
+@pytest.mark.parametrize("session", ["bench_cpu", "bench_cuda", "ab"])
+def test_the_sessions_that_measure_install_jax_beside_torch(monkeypatch, session):
+    installed = []
+    monkeypatch.setattr(noxfile, "cuda_tag", lambda: "cu130")
+    monkeypatch.setattr(noxfile, "install_torch", lambda _session, tag, *tools: installed.append((tag, *tools)) or "py")
+    monkeypatch.setattr(noxfile, "finish", lambda *_: None)
+    getattr(noxfile, session)(SimpleNamespace(posargs=["--engine", "jax_scan"], venv_backend="virtualenv"))
+    [(tag, jax)] = installed
+    assert (tag, jax) in (("cpu", f"jax=={noxfile.JAX}"), ("cu130", f"jax[cuda13]=={noxfile.JAX}"))
+
+
 # Images
 
 

@@ -81,6 +81,11 @@ ENGINES: Mapping[str, Entry] = {
         9,
         2,
     ),
+    "jax_scan": Entry(
+        f"{_ENGINES}.jax_scan:JaxScan",
+        "another framework: JAX, whole stretches of training in one XLA program; needs the extra jax",
+        4,
+    ),
     "ddp": Entry(
         f"{_ENGINES}.ddp:Ddp",
         "autograd in several processes, each on its share of the batch: --ranks N",
