@@ -111,9 +111,21 @@ def each(batches: Tensor) -> Iterable[Tensor]:
 
     Making a view costs half a microsecond; a full batch that was expanded over steps needs only one for all of them.
     """
-    if len(batches) and batches.stride(0) == 0:
-        return itertools.repeat(batches[0], len(batches))
-    return batches.unbind()
+    return itertools.repeat(batches[0], len(batches)) if is_repeated(batches) else batches.unbind()
+
+
+def chunks(batches: Tensor, steps: int) -> Iterable[tuple[Tensor, ...]]:
+    """Return the batches [batch, …] of a tensor [any, batch, …] in tuples of `steps`; what is left over is left out."""
+    whole = len(batches) // steps
+    if is_repeated(batches):
+        return itertools.repeat(batches[:steps].unbind(), whole)
+    views = batches[: whole * steps].unbind()
+    return (views[start : start + steps] for start in range(0, len(views), steps))
+
+
+def is_repeated(batches: Tensor) -> bool:
+    """Whether batches [steps, batch, …] are one batch that was expanded over steps."""
+    return len(batches) > 0 and batches.stride(0) == 0
 
 
 def problem_of(workload: Workload, batch_size: int, device: torch.device, dtype: torch.dtype) -> Problem:
