@@ -14,16 +14,13 @@ from torch import Tensor
 from harness.plan.case import Case
 from harness.training.contract import Updates
 from harness.training.module_updates import restored
-from harness.training.trial import is_repeated
+from harness.training.trial import is_repeated, steps_at_once
 
 # Takes work on memory that stays where it is, and returns what does the same work again.
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 # What is made at a first call – handles, workspaces, compiled kernels – cannot be made while capturing.
 WARM_UPS = 3
-
-# Where one batch is large, its update does not wait for launches, and slots for many batches would fill the GPU.
-MAX_SLOT_BYTES = 256 * 2**20
 
 
 def needs_cuda(case: Case) -> str | None:
@@ -101,7 +98,7 @@ class CapturedUpdates:
 
     def _captured(self, batch: Tensor, target: Tensor) -> tuple[_Graph, _Graph]:
         """Capture graphs of many updates and of one, on the same memory; the weights are left as they were."""
-        count = min(self._steps, max(1, MAX_SLOT_BYTES // (batch.nbytes + target.nbytes)))
+        count = steps_at_once(self._steps, batch, target)
         inputs, targets = (values.expand(count, *values.shape).clone() for values in (batch, target))
         losses = inputs.new_empty(count)
         with restored(self._updates):

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.measuring.device import profile_cuda
 from harness.plan.case import Case
-from harness.training import capture
+from harness.training import trial
 from harness.training.capture import CapturedUpdates, needs_cuda
 from harness.training.contract import Problem
 from harness.training.engines.manual import Manual
@@ -132,7 +132,7 @@ def test_large_batches_get_fewer_slots(monkeypatch: pytest.MonkeyPatch) -> None:
         captures.append(run)
         return recorded(run)
 
-    monkeypatch.setattr(capture, "MAX_SLOT_BYTES", 1)
+    monkeypatch.setattr(trial, "MAX_CHUNK_BYTES", 1)
     plain, captured = by_hand(problem), CapturedUpdates(by_hand(problem), STEPS, counted)
     assert torch.equal(captured(inputs, targets), plain(inputs, targets))
     assert len(captures) == 1
@@ -152,10 +152,10 @@ def test_on_a_gpu_updates_are_launched_as_graphs(name: str) -> None:
     torch.compiler.reset()
     device = torch.device("cuda")
     problem = problem_of(load_workload("line"), 10, device, torch.float32)
-    trial = begin(load_workload("line"), 10, 0, device, torch.float32)
+    start = begin(load_workload("line"), 10, 0, device, torch.float32)
     updates = load_engine(name).prepare(problem, STEPS)
-    updates.load(trial.parameters)
-    inputs, targets = trial.batches(2 * STEPS)
+    updates.load(start.parameters)
+    inputs, targets = start.batches(2 * STEPS)
     updates(inputs, targets)
     torch.cuda.synchronize()
     activities = profile_cuda(lambda: updates(inputs, targets))
@@ -170,12 +170,12 @@ def test_on_a_gpu_a_graph_makes_the_updates_of_the_engine_that_it_captured(name:
     torch.compiler.reset()
     device = torch.device("cuda")
     problem = problem_of(load_workload("line_deep"), 10, device, torch.float32)
-    trial = begin(load_workload("line_deep"), 10, 0, device, torch.float32)
-    inputs, targets = trial.batches(steps)
+    start = begin(load_workload("line_deep"), 10, 0, device, torch.float32)
+    inputs, targets = start.batches(steps)
     found = []
     for updates in (load_engine(name).prepare(problem, STEPS), load_engine("autograd").prepare(problem, STEPS)):
         for _ in range(2):
-            updates.load(trial.parameters)
+            updates.load(start.parameters)
             losses = updates(inputs, targets).clone()
         found.append((losses, copied(updates.parameters())))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
