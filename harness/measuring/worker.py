@@ -117,6 +117,7 @@ class Worker:
         from harness.measuring.device import device_of
         from harness.measuring.peers import ALONE, Ranks
         from harness.training import loading, members, reference, trial
+        from harness.training.contract import UNROLLED
 
         case, facts = self._request.case, self.record.facts
         facts["threads"] = torch.get_num_threads()
@@ -141,7 +142,7 @@ class Worker:
         if reason is not None:
             raise CaseEnded(Outcome.UNSUPPORTED, reason)
         start = trial.begin(workload, case.batch_size, self._request.round, device, dtype)
-        updates = members.prepared(engine, problem, steps=20)
+        updates = members.prepared(engine, problem, steps=UNROLLED)
         facts["members"] = members.count(updates)
         is_crowded = crowded(self._all_cpus, case.ranks, facts["threads"])
         peers = Ranks(is_crowded) if together else ALONE
@@ -209,6 +210,7 @@ class Worker:
         from harness.measuring import peers, probes
         from harness.measuring.sampling import Rule
         from harness.measuring.timing import Timer, check_singles, check_timed, time_latency, time_updates
+        from harness.training.contract import UNROLLED
         from harness.training.members import all_members, count
 
         problem, updates, facts = prepared.problem, prepared.updates, self.record.facts
@@ -236,7 +238,7 @@ class Worker:
         probes.assert_compiled_once(compiled, state)
         facts["gate_share"] = max(facts["gate_share"], check_timed(problem, updates, timed))
         check_singles(problem, updates, singles)
-        inputs, targets = trial.batches(min(10, trial.max_steps() or 10))
+        inputs, targets = trial.batches(min(UNROLLED, trial.max_steps() or UNROLLED))
         inside: dict[str, Any] = {}
         if self._request.case.ranks == 1:  # what each rank would look at, it would look at alone
             inside = prepared.device.inside(

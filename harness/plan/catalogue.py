@@ -47,9 +47,25 @@ ENGINES: Mapping[str, Entry] = {
         "gradients by hand, layer by layer, in place; what autograd's comfort costs",
         1.7,
     ),
+    "manual_naive": Entry(
+        f"{_ENGINES}.manual_naive:ManualNaive",
+        "gradients by hand as a lesson writes them, each a new tensor: what working in place saves",
+        1.7,
+    ),
+    "manual_compile": Entry(
+        f"{_ENGINES}.manual_compile:ManualCompile",
+        "the same in one compiled graph: for who has derived gradients and wants no kernels of their own",
+        5,
+        6,
+    ),
     "autograd": Entry(
         f"{_ENGINES}.autograd:Autograd",
         "module, loss.backward(), SGD: what everybody writes; the yardstick",
+        2.5,
+    ),
+    "autograd_fused": Entry(
+        f"{_ENGINES}.autograd_fused:AutogradFused",
+        "autograd with SGD(fused=True): the smallest change that might help",
         2.5,
     ),
     "compile": Entry(
@@ -85,6 +101,46 @@ ENGINES: Mapping[str, Entry] = {
         f"{_ENGINES}.jax_scan:JaxScan",
         "another framework: JAX, whole stretches of training in one XLA program; needs the extra jax",
         4,
+    ),
+    "func_grad_compile": Entry(
+        f"{_ENGINES}.func_grad_compile:FuncGradCompile",
+        "the whole update compiled, gradients by torch.func: for who thinks in functions, as in JAX",
+        5,
+        6,
+    ),
+    "compile_unroll": Entry(
+        f"{_ENGINES}.compile_unroll:CompileUnroll",
+        "20 updates in one compiled graph: for small models on a CPU, where a longer compile pays",
+        6,
+        30,
+    ),
+    "compile_reduce_overhead": Entry(
+        f"{_ENGINES}.compile_modes:CompileReduceOverhead",
+        "compile_step with mode reduce-overhead, on a GPU: CUDA graphs for the asking",
+        8,
+        10,
+    ),
+    "compile_max_autotune": Entry(
+        f"{_ENGINES}.compile_modes:CompileMaxAutotune",
+        "compile_step with mode max-autotune, on a GPU: for large layers and long trainings",
+        8,
+        60,
+    ),
+    "cuda_graph_manual": Entry(
+        f"{_ENGINES}.cuda_graph:CudaGraphManual",
+        "manual as a CUDA graph, 20 updates a launch: the least that torch's own kernels take",
+        4,
+    ),
+    "cuda_graph_autograd": Entry(
+        f"{_ENGINES}.cuda_graph:CudaGraphAutograd",
+        "autograd as a CUDA graph, 20 updates a launch: a graph's speed without a compiler",
+        4,
+    ),
+    "cuda_graph_compile": Entry(
+        f"{_ENGINES}.cuda_graph:CudaGraphCompile",
+        "compile_step as a CUDA graph, 20 updates a launch: fused kernels and no overhead",
+        8,
+        10,
     ),
     "ddp": Entry(
         f"{_ENGINES}.ddp:Ddp",

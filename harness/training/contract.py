@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from harness.plan.case import Case
 from harness.plan.targets import ConvergenceTargets
 
+# The hint that engines which unroll are given, and what the length of a timed block is a multiple of.
+UNROLLED = 20
+
 
 class Workload(Protocol):
     """What is trained. Add one with a file like `training/workloads/line.py`, or your own `path/to/file.py:Name`.

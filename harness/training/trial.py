@@ -14,6 +14,8 @@ from harness.training.contract import Problem, Workload
 # small machine.
 MAX_BATCH_BYTES = 64 * 2**20
 MAX_GPU_BATCH_BYTES = 1024 * 2**20
+# Batches that are held at once by engines which unroll. Where one is large, its update does not wait for launches.
+MAX_CHUNK_BYTES = 256 * 2**20
 
 # Varied weights differ by up to this share.
 VARIED_WEIGHTS = 0.05
@@ -125,9 +127,30 @@ def each(batches: Tensor) -> Iterable[Tensor]:
 
     Making a view costs half a microsecond; a full batch that was expanded over steps needs only one for all of them.
     """
-    if len(batches) and batches.stride(0) == 0:
-        return itertools.repeat(batches[0], len(batches))
-    return batches.unbind()
+    return itertools.repeat(batches[0], len(batches)) if is_repeated(batches) else batches.unbind()
+
+
+def chunks(batches: Tensor, steps: int) -> Iterable[Tensor]:
+    """Return batches [any, batch, …] in tensors [steps, batch, …], for engines that unroll; what is left is left out.
+
+    All are contiguous, as compiled code is for one layout: a batch that was expanded over steps is copied, once.
+    """
+    whole = len(batches) // steps
+    if whole == 0:
+        return ()
+    if is_repeated(batches):
+        return itertools.repeat(batches[:steps].contiguous(), whole)
+    return torch.split(batches[: whole * steps], steps)
+
+
+def steps_at_once(steps: int, batch: Tensor, target: Tensor) -> int:
+    """Return how many batches to unroll by, at most `steps`: where one is large, many would only fill the memory."""
+    return min(steps, max(1, MAX_CHUNK_BYTES // (batch.nbytes + target.nbytes)))
+
+
+def is_repeated(batches: Tensor) -> bool:
+    """Whether batches [steps, batch, …] are one batch that was expanded over steps."""
+    return len(batches) > 0 and batches.stride(0) == 0
 
 
 def problem_of(workload: Workload, batch_size: int, device: torch.device, dtype: torch.dtype) -> Problem:

@@ -25,14 +25,19 @@ class Autograd:
 
 
 class LoopUpdates(ModuleUpdates):
-    """The ordinary loop around a given forward-and-loss function."""
+    """The ordinary loop around a given forward-and-loss function; fused: as torch's optimiser has it."""
 
     def __init__(
-        self, model: nn.Module, forward_loss: Callable[[Tensor, Tensor], Tensor], learning_rate: float
+        self,
+        model: nn.Module,
+        forward_loss: Callable[[Tensor, Tensor], Tensor],
+        learning_rate: float,
+        *,
+        fused: bool | None = None,
     ) -> None:
         super().__init__(model)
         self._forward_loss = forward_loss
-        self._optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
+        self._optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, fused=fused)
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
