@@ -52,6 +52,7 @@ _MAX_CPUS = 2**16
 _COUNTS = frozenset(
     {"threads", "blocks", "blocks_disturbed", "block_steps", "graphs", "graph_breaks", "recompiles", "attempts"}
 )
+_COUNTS |= {"bytes_per_step"}
 _TEXTS = frozenset({"reason", "stop_rule", "stderr", "compile_cache", "workload_digest"})
 
 
