@@ -57,4 +57,4 @@ def flops_of_chain(model: nn.Module, batch_size: int) -> int | None:
     linear = [
         2 * batch_size * layer.in_features * layer.out_features for layer in layers if isinstance(layer, nn.Linear)
     ]
-    return 3 * sum(linear) - (linear[0] if linear and isinstance(layers[0], nn.Linear) else 0)
+    return 3 * sum(linear) - sum(linear[:1])

@@ -119,7 +119,7 @@ def _summary_table(console: Console, summary: pd.DataFrame) -> Table:
 def _table(
     summary: pd.DataFrame, columns: Sequence[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int]]
 ) -> Table:
-    floor = "× floor: of what this machine needs at least; " if any(each[0] == "× floor" for each in columns) else ""
+    floor = "× floor: of the least that an update takes here; " if any(each[0] == "× floor" for each in columns) else ""
     table = Table(
         title=_title(summary),
         caption=f"step: time of one update; ±: 95 % interval; {floor}× autograd: above 1 is faster",

@@ -58,7 +58,7 @@ _FLOOR = (
     Column(
         "one_point_ns",
         "ns",
-        "an update of the same engine on a batch of one point; CPU, without compiled graphs; empty if that is much work",
+        "an update of the same engine on a batch of one point; as above, and empty if that is much work",
     ),
     Column("ceiling_flops_per_s", "1/s", "of this machine: large matrix products in this dtype with so many threads"),
     Column(
@@ -216,7 +216,7 @@ SUMMARY = (
         "bound_by",
         "text",
         "what explains at least half of `step_ns`: `arithmetic` or `bandwidth` at the machine's ceiling; `python`: "
-        "calls from Python, whose time is the same for one point; on a GPU, `launch` or `python` while it waits; else empty",
+        "calls from Python, as for one point; on a GPU that waits, `launch` or `python`; else empty",
     ),
     *_RUN,
     *_COMPARED,
