@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from harness.measuring.clocks import Clock, monotonic_ns
+from harness.measuring.clocks import Clock, monotonic_ns, thread_ns
 from harness.measuring.work import Work
 
 # What each figure may take; all of them together take some 0.2 s on a CPU.
@@ -51,16 +51,17 @@ class Ceilings:
         return 1e9 * max(work.flops / self.flops_per_s, work.moved_bytes / self.copy_rate(work.working_set_bytes))
 
 
-def measure(device: torch.device, dtype: torch.dtype, threads: int, *, clock: Clock = monotonic_ns) -> Ceilings:
+def measure(device: torch.device, dtype: torch.dtype, threads: int, *, clock: Clock | None = None) -> Ceilings:
     """Measure the ceilings in this process, on the CPUs that it is pinned to, with so many intra-op threads.
 
-    Raises RuntimeError where torch multiplies no matrices of the dtype on the device.
+    clock: None takes that of the thread, which nobody else's work is in, where one does it all; else the wall's. Raises
+    RuntimeError where torch multiplies no matrices of the dtype on the device.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
-            return _measured(device, dtype, clock)
+            return _measured(device, dtype, clock or (thread_ns if _alone(device, threads) else monotonic_ns))
     finally:
         torch.set_num_threads(before)
 
@@ -84,6 +85,10 @@ def least_ns(call: Callable[[], object], clock: Clock, budget_ns: int, wait: Cal
         if taken_ns < budget_ns / 16:  # so many loops that some of them are quiet, each long against what ends it
             calls *= 2
     return least
+
+
+def _alone(device: torch.device, threads: int) -> bool:
+    return device.type == "cpu" and threads == 1
 
 
 def _measured(device: torch.device, dtype: torch.dtype, clock: Clock) -> Ceilings:

@@ -3,6 +3,7 @@ import torch
 
 from harness.measuring import ceilings
 from harness.measuring.ceilings import Ceilings, least_ns, measure
+from harness.measuring.clocks import monotonic_ns, thread_ns
 from harness.measuring.work import Work
 
 CPU = torch.device("cpu")
@@ -102,6 +103,14 @@ def test_the_threads_asked_for_are_those_that_measure_and_are_given_back(brief, 
     measure(CPU, torch.float32, before + 1)
     assert seen == {before + 1}
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "clock"), [("cpu", 1, thread_ns), ("cpu", 2, monotonic_ns), ("cuda", 1, monotonic_ns)]
+)
+def test_where_one_thread_does_all_nobody_elses_work_is_in_its_clock(monkeypatch, device, threads, clock):
+    monkeypatch.setattr(ceilings, "_measured", lambda _device, _dtype, asked: asked)
+    assert measure(torch.device(device), torch.float32, threads) is clock
 
 
 def test_a_narrow_dtype_that_is_slow_here_does_not_lower_the_ceiling(brief, monkeypatch):
