@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.measuring.device import Device
     from harness.measuring.peers import Peers
-    from harness.training.contract import Problem, Updates, Workload
+    from harness.training.contract import Engine, Problem, Updates, Workload
     from harness.training.trial import Trial
 
 
@@ -34,6 +35,7 @@ class Prepared:
 
     workload: "Workload"
     problem: "Problem"
+    engine: "Engine"
     updates: "Updates"
     trial: "Trial"
     device: "Device"
@@ -91,6 +93,10 @@ class Worker:
         self._end(prepared)
         facts["workload_digest"] = self._digest(prepared)
 
+        if self._request.seeds and self._request.case.ranks == 1:
+            self._phase("floor")
+            self._floor(prepared)
+
     def _phase(self, phase: str) -> int:
         self._events.send("phase", phase=phase)
         return self._clock()
@@ -102,6 +108,7 @@ class Worker:
         import torch
 
         # All that measures and checks, before anything of the engine's is imported.
+        import harness.measuring.floor
         import harness.measuring.timing
         import harness.training.convergence
         import harness.training.loading  # noqa: F401
@@ -146,7 +153,7 @@ class Worker:
         facts["members"] = members.count(updates)
         is_crowded = crowded(self._all_cpus, case.ranks, facts["threads"])
         peers = Ranks(is_crowded) if together else ALONE
-        return Prepared(workload, problem, updates, start, measured, peers, broken)
+        return Prepared(workload, problem, engine, updates, start, measured, peers, broken)
 
     def _join(self) -> "torch.device":
         """Return where this process trains, after it has found the others; each rank has a GPU of its own."""
@@ -263,6 +270,25 @@ class Worker:
             }
             for row in map(asdict, results)
         ]
+
+    def _floor(self, prepared: Prepared) -> None:
+        """Find out what the machine needs for such an update at least; whatever goes wrong here is not the case's."""
+        import torch
+
+        from harness.measuring import ceilings
+        from harness.measuring.floor import floor_facts, overhead_facts
+        from harness.measuring.probes import peak_rss_bytes
+
+        facts, problem, trial = self.record.facts, prepared.problem, prepared.trial
+        facts["peak_rss_bytes"] = peak_rss_bytes()  # the ceilings' own memory is not of the case
+        dtype = getattr(torch, self._request.case.dtype, problem.dtype)
+        try:
+            found = ceilings.measure(problem.device, dtype, facts["threads"])
+            facts |= floor_facts(problem, trial, found)
+            if facts["graphs"] == 0:  # to compile once more takes too long
+                facts |= overhead_facts(prepared.engine, prepared.updates, problem, trial, found)
+        except Exception:  # noqa: BLE001 - the case is measured and checked; the row has no floor
+            traceback.print_exc()
 
 
 def main(kind: type[Worker] = Worker) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch._dynamo.utils import clear_compilation_metrics, counters
 
-from harness.measuring import sampling
+from harness.measuring import ceilings, overhead, probes, sampling
 from harness.measuring import worker as worker_module
 from harness.measuring.device import Cpu
 from harness.measuring.protocol import PHASES, PROTOCOL, EventStream, Request
@@ -212,6 +212,9 @@ def measured(folder, request: Request) -> Measured:
         patch.setattr(worker_module, "claim_stdout", lambda: EventStream(stream.fileno()))
         patch.setattr(worker_module, "die_with_parent", lambda: None)
         patch.setattr(os, "_exit", lambda code: exits.append(code))
+        patch.setattr(ceilings, "BUDGET_NS", 200_000)
+        patch.setattr(ceilings, "WORKING_SETS", (2**14, 2**18))
+        patch.setattr(overhead, "BUDGET_NS", 200_000)
         worker_module.main()
     assert exits == [0]
     lines = (folder / "events").read_text().splitlines()
@@ -297,8 +300,37 @@ def test_a_record_fills_every_column_but_those_of_a_gpu_and_of_the_run(honest):
     # Nothing was compiled here, so that the first call was no cold one.
     of_a_gpu = {"device_ns", "kernel_ns", "kernels_per_step", "launches_per_step", "graph_launches_per_step"}
     of_a_gpu |= {"energy_per_step_j", "peak_allocated_bytes", "peak_reserved_bytes", "sm_clock_mhz"}
-    of_a_gpu |= {"gpu_temperature_c", "power_limit_w", "gpu_processes"}
+    of_a_gpu |= {"gpu_temperature_c", "power_limit_w", "gpu_processes", "ceiling_launch_ns"}
     assert missing == {"first_call_cold_ns", *of_a_gpu}
+
+
+def test_the_floor_is_looked_for_in_the_first_round_and_costs_no_honest_case_its_time(tmp_path, users, monkeypatch):
+    later = users("Honest")
+    assert later.phases[-1] == "end"
+    assert "ceiling_flops_per_s" not in later.record
+
+    def fail(*_arguments):
+        raise RuntimeError("no such dtype")
+
+    monkeypatch.setattr(ceilings, "measure", fail)
+    first = users("Honest", seeds=1)
+    assert first.ending == ("ok", "")
+    assert first.phases[-1] == "floor"
+    assert first.record["step_ns"] > 0
+    assert "ceiling_flops_per_s" not in first.record
+
+
+def test_the_memory_of_the_ceilings_is_not_the_cases(users, monkeypatch):
+    measure, peak = ceilings.measure, [1 << 28]
+
+    def hungry(*arguments):
+        peak[0] = 1 << 29
+        return measure(*arguments)
+
+    monkeypatch.setattr(probes, "peak_rss_bytes", lambda: peak[0])
+    monkeypatch.setattr(ceilings, "measure", hungry)
+    assert users("Honest", seeds=1).record["peak_rss_bytes"] == 1 << 28
+    assert peak == [1 << 29]
 
 
 def test_the_phases_are_timed_apart(honest):
