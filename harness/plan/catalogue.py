@@ -90,6 +90,7 @@ ENGINES: Mapping[str, Entry] = {
         f"{_ENGINES}.numpy:Numpy",
         "gradients by hand in numpy, in place: what is left without any framework",
         1.7,
+        device="cpu",
     ),
     "fused": Entry(
         f"{_ENGINES}.fused:Fused",
@@ -119,28 +120,33 @@ ENGINES: Mapping[str, Entry] = {
         "compile_step with mode reduce-overhead, on a GPU: CUDA graphs for the asking",
         8,
         10,
+        device="cuda",
     ),
     "compile_max_autotune": Entry(
         f"{_ENGINES}.compile_modes:CompileMaxAutotune",
         "compile_step with mode max-autotune, on a GPU: for large layers and long trainings",
         8,
         60,
+        device="cuda",
     ),
     "cuda_graph_manual": Entry(
         f"{_ENGINES}.cuda_graph:CudaGraphManual",
         "manual as a CUDA graph, 20 updates a launch: the least that torch's own kernels take",
         4,
+        device="cuda",
     ),
     "cuda_graph_autograd": Entry(
         f"{_ENGINES}.cuda_graph:CudaGraphAutograd",
         "autograd as a CUDA graph, 20 updates a launch: a graph's speed without a compiler",
         4,
+        device="cuda",
     ),
     "cuda_graph_compile": Entry(
         f"{_ENGINES}.cuda_graph:CudaGraphCompile",
         "compile_step as a CUDA graph, 20 updates a launch: fused kernels and no overhead",
         8,
         10,
+        device="cuda",
     ),
     "ddp": Entry(
         f"{_ENGINES}.ddp:Ddp",
