@@ -219,10 +219,11 @@ class FusedUpdates:
         self._flat = torch.zeros((linears[-1].end // lanes + 1) * lanes, dtype=problem.dtype)
         self._weights = {name: value for linear in linears for name, value in linear.weights(self._flat).items()}
         self._dtype = problem.dtype
-        self._inputs = torch.Size((problem.batch_size, linears[0].inputs))
-        squared = isinstance(problem.loss, nn.MSELoss)
-        self._targets = torch.Size((problem.batch_size, linears[-1].outputs) if squared else (problem.batch_size,))
-        self._targets_dtype = problem.dtype if squared else torch.int64
+        batch, squared = problem.batch_size, isinstance(problem.loss, nn.MSELoss)
+        self._inputs = _Batches((batch, linears[0].inputs), problem.dtype)
+        self._targets = _Batches(
+            (batch, linears[-1].outputs) if squared else (batch,), problem.dtype if squared else torch.int64
+        )
         self._make_updates = compiled(source(problem)).make_updates
         pointer, integer = ctypes.c_void_p, ctypes.c_int64
         self._make_updates.argtypes = (integer, pointer, integer, pointer, integer, pointer, pointer)
@@ -241,8 +242,7 @@ class FusedUpdates:
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Make one update per batch; inputs [steps, batch, features], returns losses [steps]."""
-        inputs = _readable(inputs, self._inputs, self._dtype)
-        targets = _readable(targets, self._targets, self._targets_dtype)
+        inputs, targets = self._inputs.readable(inputs), self._targets.readable(targets)
         steps = len(inputs)
         if len(targets) != steps:
             raise ValueError(f"{steps} batches of inputs and {len(targets)} of targets")
@@ -259,13 +259,20 @@ class FusedUpdates:
         return losses
 
 
-def _readable(batches: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Return batches [steps, *shape] that are contiguous each; raises ValueError for what would be read wrongly."""
-    if batches.shape[1:] != shape or batches.dtype != dtype or batches.device.type != "cpu":
-        given = f"{batches.dtype} {list(batches.shape[1:])} on {batches.device}"
-        raise ValueError(f"batches are {given}, not {dtype} {list(shape)} on cpu")
-    if batches.is_contiguous() or (len(batches) and batches[0].is_contiguous()):
-        return batches
-    if len(batches) and batches.stride(0) == 0:
-        return batches[0].contiguous().expand_as(batches)
-    return batches.contiguous()
+class _Batches:
+    """What the compiled function reads: batches [steps, *shape] of a dtype, contiguous each."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self._shape, self._dtype = torch.Size(shape), dtype
+        self._strides = torch.empty(shape, device="meta").stride()
+
+    def readable(self, batches: Tensor) -> Tensor:
+        """Return batches as they are, or a copy of them; raises ValueError for what would be read wrongly."""
+        if batches.shape[1:] != self._shape or batches.dtype != self._dtype or batches.is_cuda:
+            given = f"{batches.dtype} {list(batches.shape[1:])} on {batches.device}"
+            raise ValueError(f"batches are {given}, not {self._dtype} {list(self._shape)} on cpu")
+        if batches.stride()[1:] == self._strides or batches.is_contiguous():
+            return batches
+        if len(batches) and batches.stride(0) == 0:
+            return batches[0].contiguous().expand_as(batches)
+        return batches.contiguous()
