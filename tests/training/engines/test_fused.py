@@ -9,7 +9,8 @@ from harness.plan.case import Case
 from harness.training import cpp_library
 from harness.training.contract import Problem, Updates
 from harness.training.engines.fused import Fused
-from harness.training.engines.fused_cpu import MOST_WEIGHTS, lanes_of, source
+from harness.training.engines.fused_cpu import MOST_WEIGHTS
+from harness.training.fused_source import lanes_of, source
 from harness.training.gate import check_updates
 from harness.training.loading import load_workload
 from harness.training.trial import Trial, begin, problem_of
