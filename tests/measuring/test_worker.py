@@ -372,7 +372,7 @@ def test_float64_and_real_batches_are_measured_too(tmp_path):
     assert measurement.record["convergence"][0]["updates"] == 200
 
 
-@pytest.mark.parametrize(("batch_size", "batches", "most"), [(100, 3, 10), (10, 3, 3), (10, 30, 10)])
+@pytest.mark.parametrize(("batch_size", "batches", "most"), [(100, 3, 20), (10, 3, 3), (10, 30, 20)])
 def test_what_happens_inside_is_asked_with_no_more_batches_than_there_are(
     tmp_path, monkeypatch, batch_size, batches, most
 ):
