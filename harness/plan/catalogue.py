@@ -61,7 +61,7 @@ ENGINES: Mapping[str, Entry] = {
     "jax_scan": Entry(
         f"{_ENGINES}.jax_scan:JaxScan",
         "another framework: JAX, whole stretches of training in one XLA program; needs the extra jax",
-        4,
+        5,
     ),
     "ddp": Entry(
         f"{_ENGINES}.ddp:Ddp",
