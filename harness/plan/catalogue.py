@@ -101,7 +101,7 @@ ENGINES: Mapping[str, Entry] = {
     "jax_scan": Entry(
         f"{_ENGINES}.jax_scan:JaxScan",
         "another framework: JAX, whole stretches of training in one XLA program; needs the extra jax",
-        4,
+        5,
     ),
     "func_grad_compile": Entry(
         f"{_ENGINES}.func_grad_compile:FuncGradCompile",
