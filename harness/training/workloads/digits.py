@@ -1,7 +1,10 @@
 """Real data: hand-written digits of 8 × 8 pixels, told apart by a 64-32-10 ReLU network, judged on digits held out."""
 
 import functools
+from importlib.util import find_spec
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +18,7 @@ UPDATES = 10  # in an epoch, at least
 
 
 class Digits:
-    """The digits that ship with scikit-learn, 1,500 to train on and 297 held out, 20 epochs of SGD, cross-entropy.
+    """The digits that ship with scikit-learn, 1,500 to train on and 297 held out, 20 epochs of SGD at 0.5, cross-entropy.
 
     Which are held out is always the same; a seed draws weights and shuffles. An epoch has at least ten updates: above
     batch 150 the points are repeated. Accuracy is of the points held out, loss of those trained on.
@@ -24,13 +27,14 @@ class Digits:
     loss = nn.CrossEntropyLoss()
     learning_rate = 0.5
     epochs = 20
-    # TODO figures
+    # Seeds 0–63: all converge at batch 10, 32, 100 and 1000, Wilson from 0.94; median losses 0.003, 0.029, 0.089 and
+    # 0.114, the largest 0.126; median accuracies 0.983, 0.980, 0.976 and 0.973, the smallest 0.956.
     targets = ConvergenceTargets(
-        max_loss=0.3,
+        max_loss=0.2,
         min_accuracy=0.9,
-        min_converged_share=0.9,
-        max_median_loss=0.2,
-        min_median_accuracy=0.92,
+        min_converged_share=0.85,
+        max_median_loss=0.15,
+        min_median_accuracy=0.95,
     )
 
     def data(self, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - the same for every seed
@@ -57,16 +61,14 @@ class Digits:
 def _in_fixed_order() -> tuple[Tensor, Tensor]:
     """Return pixels [1797, 64] and digits [1797], shuffled once: the file is sorted by who wrote them.
 
-    Raises CaseEnded (`unsupported`) where scikit-learn is missing.
+    It is read as `sklearn.datasets.load_digits` reads it, without importing scikit-learn: that takes seconds, 100 MB and
+    a thread, in a process that is timed. Raises CaseEnded (`unsupported`) where it is not installed.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as missing:
+    found = find_spec("sklearn")
+    if found is None or found.origin is None:
         reason = "the digits are in scikit-learn, which is not installed: pip install 'gradient-harness[digits]'"
-        raise CaseEnded(Outcome.UNSUPPORTED, reason) from missing
-    from numpy.random import RandomState
-
-    pixels, digits = load_digits(return_X_y=True)
-    # Not torch's generator, which is the seed's; numpy keeps this one as it is for ever.
-    order = RandomState(0).permutation(len(digits))
-    return torch.from_numpy(pixels[order]).float() / WHITE, torch.from_numpy(digits[order]).long()
+        raise CaseEnded(Outcome.UNSUPPORTED, reason)
+    rows = np.loadtxt(Path(found.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    # Not by torch's generator, which is the seed's; numpy keeps this one as it is for ever.
+    points = torch.from_numpy(np.random.RandomState(0).permutation(rows))
+    return points[:, :PIXELS].float() / WHITE, points[:, PIXELS].long()
