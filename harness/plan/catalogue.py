@@ -76,18 +76,29 @@ ENGINES: Mapping[str, Entry] = {
 WORKLOADS: Mapping[str, Entry] = {
     "line": Entry(f"{_WORKLOADS}.line:Line", "y = 2x + 1 with noise, learnt by a 1-10-1 ReLU network"),
     "line_deep": Entry(f"{_WORKLOADS}.line_deep:LineDeep", "the same with a second hidden layer, 1-10-10-1"),
+    "tanh_deep": Entry(
+        f"{_WORKLOADS}.tanh_deep:TanhDeep",
+        "the same by eight hidden layers of 16 tanh units: next to no work in many calls",
+        process_s=0.5,
+        seed_s=0.3,
+    ),
     "digits": Entry(
         f"{_WORKLOADS}.digits:Digits",
         "1,797 hand-written digits by a 64-32-10 ReLU network, accuracy of 297 held out; needs scikit-learn",
-    ),
-    "tanh_deep": Entry(
-        f"{_WORKLOADS}.tanh_deep:TanhDeep",
-        "a sine by eight hidden layers of 16 tanh units: next to no work in many calls",
+        seed_s=0.3,
     ),
     "medium": Entry(
-        f"{_WORKLOADS}.medium:Medium", "ten classes by a 256-1024-1024-10 network: enough work for several ranks"
+        f"{_WORKLOADS}.medium:Medium",
+        "ten classes by a 256-1024-1024-10 network: enough work for several ranks",
+        process_s=3,
+        seed_s=3,
     ),
-    "wide": Entry(f"{_WORKLOADS}.wide:Wide", "ten classes by a 1024-4096-4096-10 network: enough work for a whole GPU"),
+    "wide": Entry(
+        f"{_WORKLOADS}.wide:Wide",
+        "ten classes by a 1024-4096-4096-10 network: enough work for a whole GPU",
+        process_s=90,
+        seed_s=30,
+    ),
 }
 
 GROUPS = {"engine": "gradient_harness.engines", "workload": "gradient_harness.workloads"}

@@ -18,7 +18,7 @@ UPDATES = 10  # in an epoch, at least
 
 
 class Digits:
-    """The digits that ship with scikit-learn, 1,500 to train on and 297 held out, 20 epochs of SGD at 0.5, cross-entropy.
+    """The digits that ship with scikit-learn: 1,500 to train on, 297 held out; 20 epochs of SGD at 0.5, cross-entropy.
 
     Which are held out is always the same; a seed draws weights and shuffles. An epoch has at least ten updates: above
     batch 150 the points are repeated. Accuracy is of the points held out, loss of those trained on.
@@ -61,8 +61,8 @@ class Digits:
 def _in_fixed_order() -> tuple[Tensor, Tensor]:
     """Return pixels [1797, 64] and digits [1797], shuffled once: the file is sorted by who wrote them.
 
-    It is read as `sklearn.datasets.load_digits` reads it, without importing scikit-learn: that takes seconds, 100 MB and
-    a thread, in a process that is timed. Raises CaseEnded (`unsupported`) where it is not installed.
+    It is read as `sklearn.datasets.load_digits` reads it, without importing scikit-learn: that takes seconds, 100 MB
+    and a thread, in a process that is timed. Raises CaseEnded (`unsupported`) where it is not installed.
     """
     found = find_spec("sklearn")
     if found is None or found.origin is None:

@@ -1,4 +1,5 @@
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -34,11 +35,8 @@ def test_its_network_needs_no_data() -> None:
     assert "MSELoss" in (Frozen().unsupported(problem, None) or "")
 
 
+@pytest.mark.skipif(find_spec("sklearn") is None, reason="needs scikit-learn")
 class TestWithScikitLearn:
-    @pytest.fixture(autouse=True)
-    def _installed(self) -> None:
-        pytest.importorskip("sklearn")
-
     @pytest.mark.parametrize(
         ("batch_size", "points"), [(10, 1500), (150, 1500), (151, 1510), (1000, 10_000), (2048, 20_480)]
     )
