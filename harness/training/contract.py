@@ -21,6 +21,9 @@ UNROLLED = 20
 class Workload(Protocol):
     """What is trained. Add one with a file like `training/workloads/line.py`, or your own `path/to/file.py:Name`.
 
+    One that keeps points that no update sees has `held_out(batch_size, seed)`, which returns them as `data` does and
+    may draw from the generator as well, after everything else: accuracy is of these then, the loss of those trained on.
+
     loss: a torch loss module with mean reduction, called as `loss(outputs, targets)`.
     learning_rate: of plain SGD.
     epochs: passes over the data set, each `points // batch_size` updates.

@@ -170,8 +170,16 @@ def _linear_backward(
     return _Signal(delta.value @ weight, delta.magnitude @ weight.abs(), delta.doubt @ weight.abs())
 
 
-def _elementwise_forward(layer: nn.Module, before: _Signal, _own: Mapping[str, Tensor]) -> _Signal:
-    """|f(x + e)| is off by at most |f'(x)|·e (all these functions have |f'| <= 1.13), plus its own rounding."""
+def _sigmoid_forward(layer: nn.Module, before: _Signal, _own: Mapping[str, Tensor]) -> _Signal:
+    """f(x + e) is off by |f'(x)|·e plus its own rounding, for functions as tanh that are accurate relative to f(x)."""
+    inputs = before.value.detach().requires_grad_()
+    value = layer(inputs)
+    (slope,) = torch.autograd.grad(value.sum(), inputs)
+    return _Signal(value.detach(), value.detach().abs() + slope.abs() * before.magnitude, before.doubt)
+
+
+def _gelu_forward(layer: nn.Module, before: _Signal, _own: Mapping[str, Tensor]) -> _Signal:
+    """f(x + e) is off by at most 1.13·e, the largest |f'|; x Φ(x) itself is accurate relative to x, not to f(x)."""
     value = layer(before.value)
     return _Signal(value, value.abs() + 1.13 * before.magnitude, before.doubt)
 
@@ -193,13 +201,15 @@ def _relu_backward(
 def _elementwise_backward(
     layer: nn.Module, before: _Signal, delta: _Signal, _own: Mapping[str, Tensor], _unit: float
 ) -> _Signal:
-    """δ f'(x), off by |δ error|·|f'| + |δ|·|f''|·|x error|; f' and f'' by float64 autograd of the layer itself."""
+    """δ f'(x), off by |δ error|·|f'| + |δ|·(|f''|·|x error| + 1); f' and f'' by float64 autograd of the layer itself.
+
+    The 1: f' is itself computed from numbers of the order of 1, so its own rounding is not relative to f'.
+    """
     inputs = before.value.detach().requires_grad_()
     (slope,) = torch.autograd.grad(layer(inputs).sum(), inputs, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.sum(), inputs)
     slope = slope.detach()
-    # f' is itself computed from numbers of the order of 1: its own rounding is not relative to f'.
-    magnitude = delta.magnitude * (1 + slope.abs()) + delta.magnitude * curvature.abs() * before.magnitude
+    magnitude = delta.magnitude * slope.abs() + delta.value.abs() * (1 + curvature.abs() * before.magnitude)
     return _Signal(delta.value * slope, magnitude, delta.doubt * slope.abs())
 
 
@@ -230,9 +240,9 @@ def _cross_entropy_backward(outputs: _Signal, targets: Tensor, unit: float) -> t
 _FORWARD: Mapping[type[nn.Module], Callable[[nn.Module, _Signal, Mapping[str, Tensor]], _Signal]] = {
     nn.Linear: _linear_forward,
     nn.ReLU: _relu_forward,
-    nn.Tanh: _elementwise_forward,
-    nn.Sigmoid: _elementwise_forward,
-    nn.GELU: _elementwise_forward,
+    nn.Tanh: _sigmoid_forward,
+    nn.Sigmoid: _sigmoid_forward,
+    nn.GELU: _gelu_forward,
 }
 _BACKWARD: Mapping[type[nn.Module], Callable[[nn.Module, _Signal, _Signal, Mapping[str, Tensor], float], _Signal]] = {
     nn.Linear: _linear_backward,

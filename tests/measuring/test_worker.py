@@ -22,6 +22,7 @@ from harness.plan.sweep import Sweep
 from harness.tables.build import build_tables
 from harness.tables.columns import MEASUREMENTS
 from harness.training import gate
+from harness.training.workloads import digits
 
 TIMES = {"step_ns", "step_median_ns", "step_min_ns", "latency_ns", "blocks_ns", "counted", "timed_ns"}
 SHORT = Sampling(budget_ns=60 * 10**6)
@@ -485,6 +486,14 @@ def test_what_an_engine_cannot_do_is_unsupported_with_its_own_reason(users):
 def test_without_a_gpu_cuda_is_unsupported_and_says_what_to_do(tmp_path):
     measurement = measured(tmp_path, Request(case(device="cuda"), 0, 0))
     assert measurement.ending == ("unsupported", "torch finds no CUDA device; use --device cpu")
+
+
+def test_a_workload_whose_package_is_missing_is_unsupported_and_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not there
+    digits._in_fixed_order.cache_clear()
+    measurement = measured(tmp_path, Request(case(workload="digits"), 0, 0))
+    assert measurement.record["outcome"] == "unsupported"
+    assert "pip install 'gradient-harness[digits]'" in measurement.record["reason"]
 
 
 def test_an_exception_is_a_crash_with_type_first_line_and_place(users, capfd):
