@@ -169,8 +169,8 @@ class ScanUpdates:
 
         weights = {name: like(value) for name, value in self._weights.items()}
         batches = [like(_given(batch), *(() if same else (length,))) for batch in (inputs, targets)]
-        whole = jax.jit(partial(_whole, self._update, length, same))
-        rest = jax.jit(partial(_rest, self._update, length, same))
+        whole = jax.jit(partial(_whole, self._update, length, same=same))
+        rest = jax.jit(partial(_rest, self._update, length, same=same))
         return Programs(
             length,
             whole.lower(weights, *batches).compile(),
@@ -178,14 +178,7 @@ class ScanUpdates:
         )
 
 
-def _whole(
-    update: Update,
-    length: int,
-    same: bool,  # noqa: FBT001 - bound by `partial`
-    weights: Weights,
-    inputs: Array,
-    targets: Array,
-) -> Updated:
+def _whole(update: Update, length: int, weights: Weights, inputs: Array, targets: Array, *, same: bool) -> Updated:
     """Make `length` updates, on inputs [batch, …] that are the same in each, or [length, batch, …]."""
     from jax import lax
 
@@ -195,13 +188,7 @@ def _whole(
 
 
 def _rest(
-    update: Update,
-    length: int,
-    same: bool,  # noqa: FBT001 - bound by `partial`
-    weights: Weights,
-    inputs: Array,
-    targets: Array,
-    steps: Array,
+    update: Update, length: int, weights: Weights, inputs: Array, targets: Array, steps: Array, *, same: bool
 ) -> Updated:
     """Make the first `steps` of these updates."""
     from jax import lax
