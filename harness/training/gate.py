@@ -17,7 +17,8 @@ from torch.nn import functional
 from harness.plan.outcome import CaseEnded, Outcome
 from harness.training import ranks
 from harness.training.contract import Problem, Updates
-from harness.training.reference import TOLERANCES, Expected, expected_update, float64_model, reference_step
+from harness.training.reference import Expected, expected_update, float64_model, reference_step
+from harness.training.tolerances import TOLERANCES
 
 GATE_UPDATES = 20
 # Single updates of a timed block that are checked as those of the gate.
@@ -155,19 +156,20 @@ def _check_rounding(
     each update. Where training is unstable that is much, elsewhere a few units.
     """
     count = min(len(inputs), REFERENCE_UPDATES)
-    clean, right = _reference(problem, inputs[:count], targets[:count], block.start, noise=0.0)
-    noisy, off = _reference(problem, inputs[:count], targets[:count], block.start, torch.finfo(problem.dtype).eps)
-    unit = ROUNDINGS * torch.finfo(problem.dtype).eps
+    clean, right = _reference(problem, inputs[:count], targets[:count], block.start, rounded=False)
+    noisy, off = _reference(problem, inputs[:count], targets[:count], block.start, rounded=True)
+    unit = ROUNDINGS * TOLERANCES[problem.precision].eps
     # At single updates the two may meet by chance.
     nearby = functional.max_pool1d((noisy - clean).abs()[None], 2 * NEARBY + 1, stride=1, padding=NEARBY)[0]
     allowed = ROUNDINGS * nearby + unit * clean.abs()
     _reject_off("the float64 reference has", block.losses[:count], clean, allowed)
     # Beyond, the engine's own updates are the measure: an error grows and shrinks there as it did before.
-    loose = TOLERANCES[problem.dtype].trajectory * (losses.abs() + losses[0].abs()) + allowed.max()
+    loose = TOLERANCES[problem.precision].trajectory * (losses.abs() + losses[0].abs()) + allowed.max()
     _reject_off("the same updates made one by one give", block.losses, losses.double(), loose)
     for name, value in (right if count == len(inputs) else end).items():
         gap = (block.end[name] - value).abs().max().item()
-        limit = ROUNDINGS * max((off[name] - right[name]).abs().max().item(), unit * (1 + value.abs().max().item()))
+        stored = ROUNDINGS * torch.finfo(problem.dtype).eps * (1 + value.abs().max().item())
+        limit = ROUNDINGS * max((off[name] - right[name]).abs().max().item(), stored)
         if not gap <= limit:
             raise CaseEnded(
                 Outcome.REJECTED,
@@ -190,20 +192,35 @@ def _reject_off(what: str, timed: Tensor, wanted: Tensor, allowed: Tensor) -> No
 
 
 def _reference(
-    problem: Problem, inputs: Tensor, targets: Tensor, start: Mapping[str, Tensor], noise: float
+    problem: Problem, inputs: Tensor, targets: Tensor, start: Mapping[str, Tensor], *, rounded: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Train the reference freely; return losses [steps] and weights. noise: relative error of weights after each."""
+    """Train the reference freely; return losses [steps] and weights.
+
+    rounded: with every weight off by a rounding after each update – and in mixed precision by one of that, for as long
+    as gradients are taken.
+    """
     model, losses = float64_model(problem), []
     parameters = {name: value.double() for name, value in start.items()}
     generator = torch.Generator(inputs.device).manual_seed(0)
     for batch, target in zip(inputs, targets, strict=True):
-        loss, parameters = reference_step(model, problem, parameters, batch, target)
+        seen = parameters
+        if rounded and problem.mixed:
+            seen = _off(parameters, TOLERANCES[problem.mixed].eps, generator)
+        loss, after = reference_step(model, problem, seen, batch, target)
         losses.append(loss)
-        if noise:
-            for value in parameters.values():
-                signs = torch.randint(0, 2, value.shape, generator=generator, device=value.device)
-                value.mul_(1 + noise * (2 * signs - 1))
+        parameters = {name: value + (parameters[name] - seen[name]) for name, value in after.items()}
+        if rounded:
+            parameters = _off(parameters, torch.finfo(problem.dtype).eps, generator)
     return torch.stack(losses), parameters
+
+
+def _off(parameters: Mapping[str, Tensor], share: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return weights that are all off by this share, up or down by chance."""
+    off = {}
+    for name, value in parameters.items():
+        signs = torch.randint(0, 2, value.shape, generator=generator, device=value.device)
+        off[name] = value * (1 + share * (2 * signs - 1))
+    return off
 
 
 def _check_last_update(problem: Problem, updates: Updates, inputs: Tensor, targets: Tensor, block: TimedBlock) -> None:
@@ -247,7 +264,7 @@ def check_loaded(now: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) ->
 def _check_trajectory(problem: Problem, block: TimedBlock, inputs: Tensor, targets: Tensor) -> None:
     """Hold a block's first losses against float64 updates from its start that never look at the engine again."""
     model = float64_model(problem)
-    limit = TOLERANCES[problem.dtype].trajectory
+    limit = TOLERANCES[problem.precision].trajectory
     parameters: Mapping[str, Tensor] = block.start
     values = block.losses[:GATE_UPDATES].tolist()
     for step, (value, batch, target) in enumerate(zip(values, inputs, targets, strict=False), start=1):

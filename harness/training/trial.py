@@ -116,8 +116,10 @@ def each(batches: Tensor) -> Iterable[Tensor]:
     return batches.unbind()
 
 
-def problem_of(workload: Workload, batch_size: int, device: torch.device, dtype: torch.dtype) -> Problem:
-    """Return the problem that engines are prepared for."""
+def problem_of(
+    workload: Workload, batch_size: int, device: torch.device, dtype: torch.dtype, mixed: str = ""
+) -> Problem:
+    """Return the problem that engines are prepared for; dtype: of the parameters, mixed: as `Problem` has it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = workload.model(0)
@@ -126,6 +128,7 @@ def problem_of(workload: Workload, batch_size: int, device: torch.device, dtype:
         loss=workload.loss,
         learning_rate=workload.learning_rate,
         batch_size=batch_size,
+        mixed=mixed,
     )
 
 
