@@ -133,9 +133,7 @@ class Worker:
         problem = trial.problem_of(workload, case.batch_size, device, dtype, mixed)
         facts["parameters"] = sum(value.numel() for value in problem.template.parameters())
         reason = (
-            precision.missing(case, engine, device)
-            or reference.unbounded(problem)
-            or engine.unsupported(problem, case)
+            precision.missing(case, engine, device) or reference.unbounded(problem) or engine.unsupported(problem, case)
         )
         if reason is not None:
             raise CaseEnded(Outcome.UNSUPPORTED, reason)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from harness.plan.outcome import CaseEnded, Outcome
 from harness.training import ranks
 from harness.training.contract import Problem, Updates
-from harness.training.reference import Expected, expected_update, float64_model, reference_step
+from harness.training.reference import Expected, expected_update, float64_model, trained_freely
 from harness.training.tolerances import TOLERANCES
 
 GATE_UPDATES = 20
@@ -156,8 +156,8 @@ def _check_rounding(
     each update. Where training is unstable that is much, elsewhere a few units.
     """
     count = min(len(inputs), REFERENCE_UPDATES)
-    clean, right = _reference(problem, inputs[:count], targets[:count], block.start, rounded=False)
-    noisy, off = _reference(problem, inputs[:count], targets[:count], block.start, rounded=True)
+    clean, right = trained_freely(problem, inputs[:count], targets[:count], block.start, rounded=False)
+    noisy, off = trained_freely(problem, inputs[:count], targets[:count], block.start, rounded=True)
     unit = ROUNDINGS * TOLERANCES[problem.precision].eps
     # At single updates the two may meet by chance.
     nearby = functional.max_pool1d((noisy - clean).abs()[None], 2 * NEARBY + 1, stride=1, padding=NEARBY)[0]
@@ -189,38 +189,6 @@ def _reject_off(what: str, timed: Tensor, wanted: Tensor, allowed: Tensor) -> No
             f"while timed, the loss of update {step + 1} is {timed[step].item():.7g}; {what} "
             f"{wanted[step].item():.7g}: off by {error[step].item():.1e}, limit {allowed[step].item():.1e}",
         )
-
-
-def _reference(
-    problem: Problem, inputs: Tensor, targets: Tensor, start: Mapping[str, Tensor], *, rounded: bool
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Train the reference freely; return losses [steps] and weights.
-
-    rounded: with every weight off by a rounding after each update – and in mixed precision by one of that, for as long
-    as gradients are taken.
-    """
-    model, losses = float64_model(problem), []
-    parameters = {name: value.double() for name, value in start.items()}
-    generator = torch.Generator(inputs.device).manual_seed(0)
-    for batch, target in zip(inputs, targets, strict=True):
-        seen = parameters
-        if rounded and problem.mixed:
-            seen = _off(parameters, TOLERANCES[problem.mixed].eps, generator)
-        loss, after = reference_step(model, problem, seen, batch, target)
-        losses.append(loss)
-        parameters = {name: value + (parameters[name] - seen[name]) for name, value in after.items()}
-        if rounded:
-            parameters = _off(parameters, torch.finfo(problem.dtype).eps, generator)
-    return torch.stack(losses), parameters
-
-
-def _off(parameters: Mapping[str, Tensor], share: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return weights that are all off by this share, up or down by chance."""
-    off = {}
-    for name, value in parameters.items():
-        signs = torch.randint(0, 2, value.shape, generator=generator, device=value.device)
-        off[name] = value * (1 + share * (2 * signs - 1))
-    return off
 
 
 def _check_last_update(problem: Problem, updates: Updates, inputs: Tensor, targets: Tensor, block: TimedBlock) -> None:

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from harness.training.contract import Problem
 from harness.training.layers import chain, describe
 from harness.training.rules import has_loss_rule
-from harness.training.tolerances import units
+from harness.training.tolerances import TOLERANCES, units
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,38 @@ def reference_step(
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
     }
     return loss.detach(), new
+
+
+def trained_freely(
+    problem: Problem, inputs: Tensor, targets: Tensor, start: Mapping[str, Tensor], *, rounded: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Train the reference from `start`, never looking at an engine; return losses [steps] and weights.
+
+    rounded: with every weight off by a rounding after each update – and in mixed precision by one of that, for as long
+    as gradients are taken.
+    """
+    model, losses = float64_model(problem), []
+    parameters = {name: value.double() for name, value in start.items()}
+    generator = torch.Generator(inputs.device).manual_seed(0)
+    for batch, target in zip(inputs, targets, strict=True):
+        seen = parameters
+        if rounded and problem.mixed:
+            seen = _off(parameters, TOLERANCES[problem.mixed].eps, generator)
+        loss, after = reference_step(model, problem, seen, batch, target)
+        losses.append(loss)
+        parameters = {name: value + (parameters[name] - seen[name]) for name, value in after.items()}
+        if rounded:
+            parameters = _off(parameters, torch.finfo(problem.dtype).eps, generator)
+    return torch.stack(losses), parameters
+
+
+def _off(parameters: Mapping[str, Tensor], share: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return weights that are all off by this share, up or down by chance."""
+    off = {}
+    for name, value in parameters.items():
+        signs = torch.randint(0, 2, value.shape, generator=generator, device=value.device)
+        off[name] = value * (1 + share * (2 * signs - 1))
+    return off
 
 
 def expected_update(
