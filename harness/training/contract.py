@@ -124,8 +124,10 @@ class Updates(Protocol):
 class Engine(Protocol):
     """One way to make SGD updates. Add one with a file like `training/engines/autograd.py`, or your own.
 
-    One with `dtypes = DTYPES` takes every dtype of the catalogue, as whoever differentiates `Problem.forward_loss` does;
-    without it, PLAIN_DTYPES. One with `takes_ranks = True` may be one of several that train together (`training.ranks`): each is given whole
+    One with `dtypes = DTYPES` takes every dtype of the catalogue, as whoever differentiates `Problem.forward_loss`
+    does; without it, it takes PLAIN_DTYPES.
+
+    One with `takes_ranks = True` may be one of several that train together (`training.ranks`): each is given whole
     batches and takes its share, and all end every call with the same losses, of the whole batch, and the same weights.
     """
 

@@ -24,7 +24,8 @@ def missing(case: Case, engine: object, device: torch.device) -> str | None:
     if case.dtype in MIXED_DTYPES and device.type == "cuda":
         found = torch.cuda.get_device_capability(device)
         if found < _FIRST_CAPABILITY:
-            return f"this GPU, of compute capability {found[0]}.{found[1]}, does not multiply in {case.dtype}; 8.0 does"
+            has = f"{found[0]}.{found[1]}"
+            return f"this GPU, of compute capability {has}, does not multiply in {case.dtype}; 8.0 and newer do"
     if case.dtype not in getattr(engine, "dtypes", PLAIN_DTYPES):
         return f"engine {label(case.engine)} is not written for {case.dtype}; autograd, compile and compile_step are"
     return None
