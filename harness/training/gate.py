@@ -18,6 +18,7 @@ from harness.plan.outcome import CaseEnded, Outcome
 from harness.training import ranks
 from harness.training.contract import Problem, Updates
 from harness.training.reference import Expected, expected_update, float64_model, trained_freely
+from harness.training.together import Together
 from harness.training.tolerances import TOLERANCES
 
 GATE_UPDATES = 20
@@ -41,7 +42,7 @@ def check_updates(problem: Problem, updates: Updates, inputs: Tensor, targets: T
     error and limit, or `not_converged` when the reference itself leaves the numbers of the dtype.
     """
     model = float64_model(problem)
-    worst = 0.0
+    worst, together = 0.0, Together()
     for step, (batch, target) in enumerate(zip(inputs, targets, strict=True), start=1):
         before = _snapshot(updates, problem)
         expected = _expected(model, problem, step, before, batch, target)
@@ -50,8 +51,12 @@ def check_updates(problem: Problem, updates: Updates, inputs: Tensor, targets: T
             worst = max(worst, _check_loss(step, losses, expected))
             after = _snapshot(updates, problem)
             worst = max(worst, _check_parameters(step, after, expected))
+        together.add(before, after, expected)
         ranks.check_same(after, f"update {step}: ")
-    return worst
+    if len(inputs) < GATE_UPDATES:
+        return worst
+    with ranks.together():
+        return max(worst, together.check(problem))
 
 
 def _expected(

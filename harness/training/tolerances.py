@@ -16,11 +16,15 @@ class Tolerance:
     update: c of the elementwise bound of one update, in units of eps · Σ|terms|.
     trajectory: relative difference of a loss from the free reference trajectory, over the first twenty updates.
     eps: distance from 1 to the next number; of what products are made of, where that is less than the parameters.
+    length, together: how much longer or shorter the gate's updates together may be than the reference's: by a share of
+        their length, and by a share of what the limits allow along them. 0 and 1 say nothing that the limits do not say.
     """
 
     update: float
     trajectory: float
     eps: float
+    length: float = 0.0
+    together: float = 1.0
 
 
 SUMMED = 1000
@@ -33,8 +37,8 @@ SUMMED = 1000
 TOLERANCES: Mapping[str, Tolerance] = {
     "float32": Tolerance(update=16.0, trajectory=1e-3, eps=torch.finfo(torch.float32).eps),
     "float64": Tolerance(update=16.0, trajectory=1e-9, eps=torch.finfo(torch.float64).eps),
-    "tf32": Tolerance(update=2.0, trajectory=1e-1, eps=2**-10),
-    "bfloat16": Tolerance(update=2.0, trajectory=1e-1, eps=torch.finfo(torch.bfloat16).eps),
+    "tf32": Tolerance(update=3.0, trajectory=1e-1, eps=2**-10, length=2e-3, together=0.01),
+    "bfloat16": Tolerance(update=3.0, trajectory=1e-1, eps=torch.finfo(torch.bfloat16).eps, length=3e-3, together=0.015),
 }
 
 
