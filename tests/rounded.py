@@ -1,4 +1,4 @@
-"""Engines whose products are rounded as a GPU rounds them that is not here, and engines that round more than they may."""
+"""Engines whose products are rounded as a GPU would round them, and engines that round more than they may."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -50,10 +50,10 @@ class Rounded:
     dtypes = DTYPES
     rounded: Mapping[str, Callable[[Tensor], Tensor]] = {"by": to_tf32}
 
-    def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002
+    def unsupported(self, problem: Problem, case: Case) -> str | None:
         return None
 
-    def prepare(self, problem: Problem, steps: int) -> Updates:  # noqa: ARG002
+    def prepare(self, problem: Problem, steps: int) -> Updates:
         model, by = problem.model(), self.rounded["by"]
 
         class Linear(nn.Linear):

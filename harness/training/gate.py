@@ -27,8 +27,9 @@ SINGLE_UPDATES = 8
 # An engine that unrolls may take another graph for the last updates of a call: a few units of rounding, in units of the
 # gate's limit. A gradient cast to fp16 shows as 40.
 CALLS_OF_MANY = 4.0
-# How many times as far from the reference as one that is off by a rounding after each update.
-ROUNDINGS = 16.0
+# What weights may differ by however stable training is: so many roundings of what they are stored in, or the so many-th
+# part of one of what they are multiplied in.
+STORED = 16.0
 # The error that rounding makes is the largest so many updates before and after.
 NEARBY = 20
 # Updates of a block that are held against the reference where it is not that of single updates to the last bit.
@@ -163,18 +164,20 @@ def _check_rounding(
     count = min(len(inputs), REFERENCE_UPDATES)
     clean, right = trained_freely(problem, inputs[:count], targets[:count], block.start, rounded=False)
     noisy, off = trained_freely(problem, inputs[:count], targets[:count], block.start, rounded=True)
-    unit = ROUNDINGS * TOLERANCES[problem.precision].eps
+    tolerance = TOLERANCES[problem.precision]
+    unit = tolerance.roundings * tolerance.eps
     # At single updates the two may meet by chance.
     nearby = functional.max_pool1d((noisy - clean).abs()[None], 2 * NEARBY + 1, stride=1, padding=NEARBY)[0]
-    allowed = ROUNDINGS * nearby + unit * clean.abs()
+    allowed = tolerance.roundings * nearby + unit * clean.abs()
     _reject_off("the float64 reference has", block.losses[:count], clean, allowed)
     # Beyond, the engine's own updates are the measure: an error grows and shrinks there as it did before.
-    loose = TOLERANCES[problem.precision].trajectory * (losses.abs() + losses[0].abs()) + allowed.max()
+    loose = tolerance.trajectory * (losses.abs() + losses[0].abs()) + allowed.max()
     _reject_off("the same updates made one by one give", block.losses, losses.double(), loose)
+    stored = max(STORED * torch.finfo(problem.dtype).eps, tolerance.eps / STORED)
     for name, value in (right if count == len(inputs) else end).items():
         gap = (block.end[name] - value).abs().max().item()
-        stored = ROUNDINGS * torch.finfo(problem.dtype).eps * (1 + value.abs().max().item())
-        limit = ROUNDINGS * max((off[name] - right[name]).abs().max().item(), stored)
+        least = stored * (1 + value.abs().max().item())
+        limit = tolerance.roundings * max((off[name] - right[name]).abs().max().item(), least)
         if not gap <= limit:
             raise CaseEnded(
                 Outcome.REJECTED,
