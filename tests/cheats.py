@@ -31,6 +31,7 @@ import harness.training.gate
 import harness.training.tolerances
 from harness.measuring.sampling import quantile_of
 from harness.plan.case import Case
+from harness.plan.catalogue import DTYPES
 from harness.training.contract import Problem
 from harness.training.engines.autograd import Autograd
 from harness.training.engines.manual import Manual
@@ -114,6 +115,13 @@ class SkipsEverySecondUpdate(Cheat):
 
 class SkipsEverySecondUpdateWhileTimed(WhileTimed, SkipsEverySecondUpdate):
     """Skips as long as the timed block is on the stack."""
+
+
+class SkipsInABFloat16Case(WhileTimed, SkipsEverySecondUpdate):
+    """The same where what rounding may do is much."""
+
+    dtypes = DTYPES
+    engine = Autograd
 
 
 class SkipsInLongCalls(SkipsEverySecondUpdate):

@@ -23,15 +23,13 @@ from harness.training.tolerances import TOLERANCES, units
 class Expected:
     """One reference update: values and, elementwise, how far an honest engine may be from them.
 
-    loss, loss_limit: 0-d float64. parameters, limits: float64 by name, shaped as the parameters. doubts: the part of
-        the limits that hangs on points at a kink.
+    loss, loss_limit: 0-d float64. parameters, limits: float64 by name, shaped as the parameters.
     """
 
     loss: Tensor
     loss_limit: Tensor
     parameters: dict[str, Tensor]
     limits: dict[str, Tensor]
-    doubts: dict[str, Tensor]
 
 
 @dataclass
@@ -143,7 +141,6 @@ def expected_update(
     delta, loss_limit = _LOSS_BACKWARD[type(problem.loss)](outputs, _double(targets), unit)
 
     limits: dict[str, Tensor] = {}
-    doubts: dict[str, Tensor] = {}
     for (name, layer), before in zip(reversed(layers), reversed(signals[:-1]), strict=True):
         if isinstance(layer, nn.Linear):
             for part, terms, doubt in (
@@ -152,11 +149,10 @@ def expected_update(
             ):
                 full = f"{name}.{part}" if name else part
                 if full in weights:
-                    rounding = of.weights * weights[full].abs() + problem.learning_rate * unit * terms
-                    doubts[full] = problem.learning_rate * doubt
-                    limits[full] = rounding + doubts[full]
+                    off = unit * terms + doubt
+                    limits[full] = of.weights * weights[full].abs() + problem.learning_rate * off
         delta = _BACKWARD[type(layer)](layer, before, delta, _own(weights, name), unit)
-    return Expected(loss, loss_limit, new, limits, doubts)
+    return Expected(loss, loss_limit, new, limits)
 
 
 def _linear_forward(_layer: nn.Module, before: _Signal, own: Mapping[str, Tensor]) -> _Signal:
