@@ -51,12 +51,12 @@ SUMMED = 1000
 #
 # tf32: emulated on a CPU, factors of products rounded or cut to 10 bits (`tests/rounded.py`), 100 trials: at most 1.5
 # units where they are cut, 0.5 where they are rounded; twenty updates together at most 9e-4 (cut: that is a bias), a
-# quarter of the limit, on other networks half of it. A learning rate that is off by 1 % shows on every seed, products
-# in bfloat16 on 7 of 20. Not measured on a GPU.
+# quarter of the limit, on other networks half of it; trajectories at most 0.034. A learning rate that is off by 1 %
+# shows on every seed, products in bfloat16 on 7 of 20. Not measured on a GPU.
 TOLERANCES: Mapping[str, Tolerance] = {
     "float32": Tolerance(update=16.0, trajectory=1e-3, eps=torch.finfo(torch.float32).eps),
     "float64": Tolerance(update=16.0, trajectory=1e-9, eps=torch.finfo(torch.float64).eps),
-    "tf32": Tolerance(update=3.0, trajectory=5e-2, eps=2**-10, roundings=10.0, length=3e-3, together=0.015),
+    "tf32": Tolerance(update=3.0, trajectory=1e-1, eps=2**-10, roundings=10.0, length=3e-3, together=0.015),
     "bfloat16": Tolerance(
         update=3.0, trajectory=3e-1, eps=torch.finfo(torch.bfloat16).eps, roundings=10.0, length=3e-3, together=0.015
     ),
