@@ -194,7 +194,10 @@ WORKLOADS: Mapping[str, Entry] = {
 GROUPS = {"engine": "gradient_harness.engines", "workload": "gradient_harness.workloads"}
 CATALOGUES: Mapping[str, Mapping[str, Entry]] = {"engine": ENGINES, "workload": WORKLOADS}
 
-DTYPES = ("float32", "float64")
+PLAIN_DTYPES = ("float32", "float64")
+# Products are less precise than parameters and data, which are float32.
+MIXED_DTYPES = ("tf32", "bfloat16")
+DTYPES = (*PLAIN_DTYPES, *MIXED_DTYPES)
 
 # A name goes into case ids, CSV cells and onto terminals: none of their readers sees anything special in it.
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")

@@ -25,7 +25,7 @@ _CASE = (
     Column("workload", "text", "what is trained"),
     Column("engine", "text", "how its gradients are got and its updates made"),
     Column("device", "text", "`cpu` or `cuda[:N]`"),
-    Column("dtype", "text", "of parameters and data"),
+    Column("dtype", "text", "of parameters and data, which are float32 where products are tf32 or bfloat16"),
     Column("batch_size", "count", "points per update"),
     Column("threads", "count", "torch's intra-op threads, as it ran"),
 )

@@ -158,8 +158,10 @@ def is_repeated(batches: Tensor) -> bool:
     return len(batches) > 0 and batches.stride(0) == 0
 
 
-def problem_of(workload: Workload, batch_size: int, device: torch.device, dtype: torch.dtype) -> Problem:
-    """Return the problem that engines are prepared for."""
+def problem_of(
+    workload: Workload, batch_size: int, device: torch.device, dtype: torch.dtype, mixed: str = ""
+) -> Problem:
+    """Return the problem that engines are prepared for; dtype: of the parameters, mixed: as `Problem` has it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = workload.model(0)
@@ -168,6 +170,7 @@ def problem_of(workload: Workload, batch_size: int, device: torch.device, dtype:
         loss=workload.loss,
         learning_rate=workload.learning_rate,
         batch_size=batch_size,
+        mixed=mixed,
     )
 
 

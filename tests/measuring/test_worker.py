@@ -418,6 +418,41 @@ def test_float32_is_float32_on_a_gpu_whatever_torch_begins_with(tmp_path):
             backend.allow_tf32 = value
 
 
+def test_tf32_is_on_for_a_case_of_it_alone(tmp_path):
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for dtype, on in (("tf32", True), ("bfloat16", False)):
+            measured(tmp_path, Request(case("manual", dtype=dtype), 0, 0, SHORT, threads=1))
+            assert [backend.allow_tf32 for backend in backends] == [on, on]
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+
+def test_a_case_of_bfloat16_is_gated_timed_and_trained_to_its_end(tmp_path):
+    record = measured(tmp_path, Request(case("autograd", dtype="bfloat16"), 0, 2, SHORT, threads=1)).record
+    assert (record["outcome"], record["reason"]) == ("ok", "")
+    assert 0 < record["gate_share"] < 1
+    assert record["step_ns"] > 0
+    assert len(record["convergence"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("engine", "dtype", "reason"),
+    [
+        ("manual", "bfloat16", "engine manual is not written for bfloat16; autograd, compile and compile_step are"),
+        ("frozen", "bfloat16", "engine frozen is not written for bfloat16; autograd, compile and compile_step are"),
+        ("autograd", "tf32", "tf32 is what NVIDIA's GPUs multiply in; use --device cuda, or --dtype float32 on a CPU"),
+    ],
+)
+def test_a_dtype_that_engine_or_device_does_not_have_is_unsupported_in_one_line(tmp_path, engine, dtype, reason):
+    measurement = measured(tmp_path, Request(case(engine, dtype=dtype), 0, 2, SHORT, threads=1))
+    assert measurement.ending == ("unsupported", reason)
+    assert measurement.phases == ("import", "setup")
+    assert_without_time(measurement)
+
+
 def test_a_request_of_another_protocol_is_not_measured(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.measuring.protocol.PROTOCOL", PROTOCOL + 1)
     line = Request(case(), 0, 0).to_line()

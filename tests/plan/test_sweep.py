@@ -221,7 +221,7 @@ def test_json_of_another_program_is_no_sweep(break_it):
         (GRID.replace('["autograd"]', "[3]"), ["engine 3", "quotes"]),
         (GRID.replace('["line"]', "[1979-05-27]"), ["workload", "quotes"]),
         (f"{GRID}device = 0", ["device 0", "quotes"]),
-        (f"{GRID}dtype = ['float16']", ["'float16'", "float32 or float64"]),
+        (f"{GRID}dtype = ['float16']", ["'float16'", "use bfloat16"]),
         (f"{GRID}threads = [0]", ["threads 0"]),
         (f"{GRID}ranks = [0]", ["ranks 0"]),
         (f"{GRID}ranks = [1, 3]", ["batch size 10: 3 ranks cannot share it"]),
