@@ -186,8 +186,8 @@ WORKLOADS: Mapping[str, Entry] = {
     "wide": Entry(
         f"{_WORKLOADS}.wide:Wide",
         "ten classes by a 1024-4096-4096-10 network: enough work for a whole GPU",
-        process_s=90,
-        seed_s=30,
+        process_s=180,
+        seed_s=20,
     ),
 }
 
