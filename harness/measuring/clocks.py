@@ -1,4 +1,4 @@
-"""The clock that blocks are timed by. Never imports torch."""
+"""The clocks: that blocks are timed by, and one that stands still while others have the core. Never imports torch."""
 
 import time
 from collections.abc import Callable
@@ -6,3 +6,4 @@ from collections.abc import Callable
 Clock = Callable[[], int]  # nanoseconds since some fixed moment
 
 monotonic_ns: Clock = time.perf_counter_ns
+thread_ns: Clock = time.thread_time_ns  # of the thread that asks

@@ -17,8 +17,8 @@ from harness.plan.case import Case
 from harness.plan.presets import QUICK, Sampling
 
 PROTOCOL = 3
-# In this order; convergence only where it was asked for.
-PHASES = ("start", "import", "setup", "first_call", "gate", "timing", "gate_after", "convergence", "end")
+# In this order; convergence and floor only where seeds were asked for.
+PHASES = ("start", "import", "setup", "first_call", "gate", "timing", "gate_after", "convergence", "end", "floor")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.measuring.device import Device
     from harness.measuring.peers import Peers
-    from harness.training.contract import Problem, Updates, Workload
+    from harness.training.contract import Engine, Problem, Updates, Workload
     from harness.training.trial import Trial
 
 
@@ -34,6 +35,7 @@ class Prepared:
 
     workload: "Workload"
     problem: "Problem"
+    engine: "Engine"
     updates: "Updates"
     trial: "Trial"
     device: "Device"
@@ -91,14 +93,22 @@ class Worker:
         self._end(prepared)
         facts["workload_digest"] = self._digest(prepared)
 
+        if self._request.seeds and self._request.case.ranks == 1:
+            self._phase("floor")
+            self._floor(prepared)
+
     def _phase(self, phase: str) -> int:
         self._events.send("phase", phase=phase)
         return self._clock()
 
     def _import(self) -> None:
+        if self._request.threads is not None:
+            # numpy comes with torch, and its BLAS has threads of its own: as many as are said when it is loaded.
+            os.environ["OPENBLAS_NUM_THREADS"] = str(self._request.threads)
         import torch
 
         # All that measures and checks, before anything of the engine's is imported.
+        import harness.measuring.floor
         import harness.measuring.timing
         import harness.training.convergence
         import harness.training.loading  # noqa: F401
@@ -106,14 +116,16 @@ class Worker:
         if self._request.threads is not None:
             torch.set_num_threads(self._request.threads)
         # NVIDIA's images turn it on; a case of float32 is one.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        tf32 = self._request.case.dtype == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
     def _setup(self) -> Prepared:
         import torch
 
         from harness.measuring.device import device_of
         from harness.measuring.peers import ALONE, Ranks
-        from harness.training import loading, members, reference, trial
+        from harness.training import loading, members, precision, reference, trial
+        from harness.training.contract import UNROLLED
 
         case, facts = self._request.case, self.record.facts
         facts["threads"] = torch.get_num_threads()
@@ -121,7 +133,7 @@ class Worker:
         facts["cpus"] = list(self._all_cpus) if case.ranks > 1 else own
         if case.device.startswith("cuda") and not torch.cuda.is_available():
             raise CaseEnded(Outcome.UNSUPPORTED, "torch finds no CUDA device; use --device cpu")
-        device, dtype = self._join(), getattr(torch, case.dtype)
+        device, (dtype, mixed) = self._join(), precision.of(case.dtype)
         measured = device_of(device, self._request.fast_core_ns)
         broken = functools.partial(seal.broken, seal.take())
         workload = loading.load_workload(case.workload)
@@ -132,17 +144,19 @@ class Worker:
             raise CaseEnded(
                 Outcome.UNSUPPORTED, f"engine {label(case.engine)} trains in one process; several ranks take ddp"
             )
-        problem = trial.problem_of(workload, case.batch_size, device, dtype)
+        problem = trial.problem_of(workload, case.batch_size, device, dtype, mixed)
         facts["parameters"] = sum(value.numel() for value in problem.template.parameters())
-        reason = reference.unbounded(problem) or engine.unsupported(problem, case)
+        reason = (
+            precision.missing(case, engine, device) or reference.unbounded(problem) or engine.unsupported(problem, case)
+        )
         if reason is not None:
             raise CaseEnded(Outcome.UNSUPPORTED, reason)
         start = trial.begin(workload, case.batch_size, self._request.round, device, dtype)
-        updates = members.prepared(engine, problem, steps=20)
+        updates = members.prepared(engine, problem, steps=UNROLLED)
         facts["members"] = members.count(updates)
         is_crowded = crowded(self._all_cpus, case.ranks, facts["threads"])
         peers = Ranks(is_crowded) if together else ALONE
-        return Prepared(workload, problem, updates, start, measured, peers, broken)
+        return Prepared(workload, problem, engine, updates, start, measured, peers, broken)
 
     def _join(self) -> "torch.device":
         """Return where this process trains, after it has found the others; each rank has a GPU of its own."""
@@ -206,6 +220,7 @@ class Worker:
         from harness.measuring import peers, probes
         from harness.measuring.sampling import Rule
         from harness.measuring.timing import Timer, check_singles, check_timed, time_latency, time_updates
+        from harness.training.contract import UNROLLED
         from harness.training.members import all_members, count
 
         problem, updates, facts = prepared.problem, prepared.updates, self.record.facts
@@ -233,7 +248,7 @@ class Worker:
         probes.assert_compiled_once(compiled, state)
         facts["gate_share"] = max(facts["gate_share"], check_timed(problem, updates, timed))
         check_singles(problem, updates, singles)
-        inputs, targets = trial.batches(min(10, trial.max_steps() or 10))
+        inputs, targets = trial.batches(min(UNROLLED, trial.max_steps() or UNROLLED))
         inside: dict[str, Any] = {}
         if self._request.case.ranks == 1:  # what each rank would look at, it would look at alone
             inside = prepared.device.inside(
@@ -258,6 +273,25 @@ class Worker:
             }
             for row in map(asdict, results)
         ]
+
+    def _floor(self, prepared: Prepared) -> None:
+        """Find out what the machine needs for such an update at least; whatever goes wrong here is not the case's."""
+        import torch
+
+        from harness.measuring import ceilings
+        from harness.measuring.floor import floor_facts, overhead_facts
+        from harness.measuring.probes import peak_rss_bytes
+
+        facts, problem, trial = self.record.facts, prepared.problem, prepared.trial
+        facts["peak_rss_bytes"] = peak_rss_bytes()  # the ceilings' own memory is not of the case
+        dtype = getattr(torch, self._request.case.dtype, problem.dtype)
+        try:
+            found = ceilings.measure(problem.device, dtype, facts["threads"])
+            facts |= floor_facts(problem, trial, found)
+            if facts["graphs"] == 0:  # to compile once more takes too long
+                facts |= overhead_facts(prepared.engine, prepared.updates, problem, trial, found)
+        except Exception:  # noqa: BLE001 - the case is measured and checked; the row has no floor
+            traceback.print_exc()
 
 
 def main(kind: type[Worker] = Worker) -> None:

@@ -80,32 +80,35 @@ _COLUMNS: tuple[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int],
     ("engine", lambda row: Text(row["engine"]), 0),
     ("outcome", lambda row: _word(row["outcome"]), 0),
     ("machine", lambda row: Text(row["machine"]), 0),
+    ("dtype", lambda row: Text(row["dtype"]), 0),
     ("step", lambda row: duration(row["step_ns"]), 0),
     ("±", lambda row: _half_width(row["step_ns"], row["step_ns_low"], row["step_ns_high"]), 4),
     ("latency", lambda row: duration(row["latency_ns"]) if _on_gpu(row) else "", 3),
     ("device", lambda row: duration(row["device_ns"]), 3),
     ("samples/s", lambda row: _number(row["samples_per_s"], ".3g"), 3),
     ("× autograd", lambda row: _ratio(row), 0),
+    ("× floor", lambda row: _times(row["above_floor"]), 5),
     ("loss p50", lambda row: _number(row["loss_p50"], ".4f"), 2),
-    ("converged", lambda row: _share(row), 5),
+    ("converged", lambda row: _share(row), 6),
     ("first call cold/warm", lambda row: _first_calls(row), 1),
     ("disturbed", lambda row: _disturbed(row), 2),
     ("targets", lambda row: _word({"yes": "met", "no": "missed"}.get(row["targets_met"], row["targets_met"])), 0),
 )
-_NUMBERS = {"batch", "step", "±", "latency", "device", "samples/s", "× autograd", "loss p50", "converged"}
+_NUMBERS = {"batch", "step", "±", "latency", "device", "samples/s", "× autograd", "× floor", "loss p50", "converged"}
 _NUMBERS |= {"first call cold/warm"}
-# Left out where no row has anything there, or where all rows are of one machine.
-_OPTIONAL = {"machine", "latency", "device", "disturbed"}
+# Left out where all rows have the same, or where no row has anything there.
+_VARIED = ("machine", "dtype")
+_OPTIONAL = {*_VARIED, "× floor", "latency", "device", "disturbed"}
 
 
 def _summary_table(console: Console, summary: pd.DataFrame) -> Table:
     """Draw the summary with as many columns as the terminal is wide."""
     rows = summary.to_dict("records")
-    several = summary["machine"].nunique() > 1
+    several = {name: summary[name].nunique() > 1 for name in _VARIED}
     shown = [
         each
         for each in _COLUMNS
-        if each[0] not in _OPTIONAL or (several if each[0] == "machine" else any(str(each[1](row)) for row in rows))
+        if each[0] not in _OPTIONAL or several.get(each[0], any(str(each[1](row)) for row in rows))
     ]
     for given_up in range(max(order for _, _, order in _COLUMNS) + 1):
         kept = [column for column in shown if column[2] == 0 or column[2] > given_up]
@@ -120,9 +123,10 @@ def _table(
 ) -> Table:
     several = "members" in summary and summary["members"].max() > 1
     of_one = ", of one model where an engine trains several at once" if several else ""
+    floor = "× floor: of the least that an update takes here; " if any(each[0] == "× floor" for each in columns) else ""
     table = Table(
         title=_title(summary),
-        caption=f"step: time of one update{of_one}; ±: 95 % interval; × autograd: above 1 is faster",
+        caption=f"step: time of one update{of_one}; ±: 95 % interval; {floor}× autograd: above 1 is faster",
         box=box.SIMPLE,
         pad_edge=False,
         collapse_padding=True,
@@ -186,6 +190,11 @@ def _word(word: str, style: str | None = None) -> Text:
 
 def _number(value: float, spec: str) -> str:
     return "" if math.isnan(value) else format(value, spec)
+
+
+def _times(value: float) -> str:
+    """Return a factor to two digits or more, never in powers of ten."""
+    return "" if math.isnan(value) else f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
 def _half_width(value: float, low: float, high: float) -> str:

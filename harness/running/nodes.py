@@ -165,7 +165,7 @@ def question() -> Callable[[str, str, Iterable[str]], dict[str, Any]]:
         every = hashlib.sha256()
         for place in places:
             for path in sorted(Path(place).rglob("*")):
-                if path.suffix in (".py", ".toml"):
+                if path.suffix in (".py", ".cpp", ".toml"):
                     every.update(f"{path.relative_to(place).as_posix()}\0".encode() + path.read_bytes() + b"\0")
         told: dict[str, Any] = {"code": every.hexdigest()[:12] if places else "", "files": {}}
         for file in files:

@@ -53,6 +53,7 @@ _COUNTS = frozenset(
     {"threads", "blocks", "blocks_disturbed", "block_steps", "graphs", "graph_breaks", "recompiles", "attempts"}
     | {"members"}
 )
+_COUNTS |= {"bytes_per_step"}
 _TEXTS = frozenset({"reason", "stop_rule", "stderr", "compile_cache", "workload_digest"})
 
 

@@ -20,6 +20,7 @@ from harness.running.records import PLACE
 from harness.tables.cells import Value, checked, environment_cell, series
 from harness.tables.columns import CONVERGENCE, MEASUREMENTS, PHASES, SCHEMA, SUMMARY, Column
 from harness.tables.files import Tables
+from harness.tables.floor import ceilings_of, floor_of, place_of
 from harness.tables.judge import Judgement, Status, combined, judge_convergence, judge_throughput
 from harness.tables.statistics import log_interval, wilson_interval
 
@@ -55,6 +56,7 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
         ],
         MEASUREMENTS,
     )
+    ceilings = ceilings_of((common, by_case[case_id]) for case_id, common in common_by_case.items())
     convergence, summary = [], []
     for case in sweep.cases:
         mine, common = by_case[case.case_id], common_by_case[case.case_id]
@@ -64,6 +66,8 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
         summary.append(_summarise(common, mine, seeds, _timed(yardstick), sweep))
         if summary[-1]["outcome"] is Outcome.OK and case.ranks > 1:
             summary[-1] |= _scaling(case, mine, _timed(by_case.get(replace(case, ranks=1).case_id, [])))
+        elif summary[-1]["outcome"] is Outcome.OK:
+            summary[-1] |= floor_of(summary[-1]["step_ns"], mine, ceilings[place_of(common)])
     return Tables(measurements, frame_of(convergence, CONVERGENCE), frame_of(summary, SUMMARY))
 
 

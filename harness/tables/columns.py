@@ -25,7 +25,7 @@ _CASE = (
     Column("workload", "text", "what is trained"),
     Column("engine", "text", "how its gradients are got and its updates made"),
     Column("device", "text", "`cpu` or `cuda[:N]`"),
-    Column("dtype", "text", "of parameters and data"),
+    Column("dtype", "text", "of parameters and data, which are float32 where products are tf32 or bfloat16"),
     Column("batch_size", "count", "points per update"),
     Column("threads", "count", "torch's intra-op threads, as it ran"),
 )
@@ -53,6 +53,25 @@ _RANKS = (
 _MEMBERS = Column(
     "members", "count", "models that a call trains at once; an update is that of one of them, except in `latency_ns`"
 )
+# Of the first round.
+_FLOOR = (
+    Column("flops_per_step", "", "floating-point operations of an update's matrix products, by torch's flop counter"),
+    Column("bytes_per_step", "bytes", "that must move in an update: its batch read, every weight read and written"),
+    Column("calls_per_step", "", "calls of functions that Python makes for an update; CPU, without compiled graphs"),
+    Column(
+        "one_point_ns",
+        "ns",
+        "an update of the same engine on a batch of one point; as above, and empty if that is much work",
+    ),
+    Column("ceiling_flops_per_s", "1/s", "of this machine: large matrix products in this dtype with so many threads"),
+    Column(
+        "ceiling_copy_bytes_per_s",
+        "1/s",
+        "of this machine: bytes that copies, or reading alone where faster, move with this working set or a larger one",
+    ),
+    Column("ceiling_launch_ns", "ns", "of this machine: the shortest launch of a kernel, many in a row"),
+    Column("ceiling_call_ns", "ns", "of this machine: the shortest call into torch from Python"),
+)
 
 PHASES = {
     "start": "until the interpreter runs",
@@ -64,6 +83,7 @@ PHASES = {
     "gate_after": "checking the timed blocks",
     "convergence": "training from every seed",
     "end": "what is checked last",
+    "floor": "ceilings of the machine, and the work of an update; in the first round",
     "exit": "until the process has ended",
 }
 
@@ -116,6 +136,7 @@ MEASUREMENTS = (
     Column("peak_rss_bytes", "bytes", "most resident memory of the process"),
     Column("seconds", "s", "the whole process"),
     Column("timed_ns", "ns", "in timed blocks"),
+    *_FLOOR,
     *_RANKS,
     _MEMBERS,
     *(Column(f"phase_{name}_ns", "ns", f"by the parent's clock: {meaning}") for name, meaning in PHASES.items()),
@@ -127,9 +148,9 @@ CONVERGENCE = (
     *_CASE,
     Column("seed", "count", "seed of data, weights and shuffles"),
     Column("updates", "count", "SGD updates made"),
-    Column("loss", "", "over the whole data set after the last update; empty if not finite"),
-    Column("accuracy", "share", "of the whole data set after the last update"),
-    Column("r2", "", "1 - residual over total sum of squares; empty for classes"),
+    Column("loss", "", "over all points trained on after the last update; empty if not finite"),
+    Column("accuracy", "share", "of the same points; of those held out, where the workload holds some out"),
+    Column("r2", "", "1 - residual over total sum of squares, of the points of `accuracy`; empty for classes"),
     Column("converged", "", "loss and accuracy within the workload's bounds"),
     Column("epochs_to_target", "count", "first epoch after which it was; empty if none"),
     *_RUN,
@@ -189,6 +210,19 @@ SUMMARY = (
     Column("scaling_low", "ratio", "95 % t-interval on the logs, low end"),
     Column("scaling_high", "ratio", "high end"),
     _MEMBERS,
+    Column(
+        "floor_ns",
+        "ns",
+        "what an update takes at least on this machine, whatever the engine: the larger of `flops_per_step` and "
+        "`bytes_per_step`, each over the best ceiling that this run measured on this machine",
+    ),
+    Column("above_floor", "ratio", "`step_ns` over `floor_ns`"),
+    Column(
+        "bound_by",
+        "text",
+        "what explains at least half of `step_ns`: `arithmetic` or `bandwidth` at the machine's ceiling; `python`: "
+        "calls from Python, as for one point; on a GPU that waits, `launch` or `python`; else empty",
+    ),
     *_RUN,
     *_COMPARED,
 )

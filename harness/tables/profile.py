@@ -35,6 +35,7 @@ def profile(measurements: pd.DataFrame, wall_s: float) -> list[Part]:
         Part("gate", total("phase_gate_ns", "phase_gate_after_ns", "phase_end_ns")),
         Part("pilot, warm-up and between blocks", total("phase_timing_ns") - total("timed_ns")),
         Part("convergence", total("phase_convergence_ns")),
+        Part("floor", total("phase_floor_ns")),
         Part("exits", total("phase_exit_ns")),
     ]
     # Tables, journal, starting and ending processes.

@@ -1,9 +1,12 @@
 """What engines share that train an `nn.Module` in place."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from harness.training.contract import Updates
 
 
 class ModuleUpdates:
@@ -21,3 +24,11 @@ class ModuleUpdates:
     def parameters(self) -> dict[str, Tensor]:
         """Return the weights by name."""
         return {name: value.detach() for name, value in self._model.named_parameters()}
+
+
+@contextlib.contextmanager
+def restored(updates: Updates) -> Iterator[None]:
+    """Put an engine's weights back at the end: for updates that are made only to compile or to warm up."""
+    before = {name: value.clone() for name, value in updates.parameters().items()}
+    yield
+    updates.load(before)

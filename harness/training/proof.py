@@ -18,8 +18,10 @@ from harness.training.trial import Trial
 # From the second on, what is stale or was not cleared shows; later ones are too small to say how far off they are.
 FIRST_UPDATES = 3
 
-# What the gate says of a wrong update; see `training.gate`.
-_FAULT = re.compile(r"update (\d+): (loss|[\w.]+)(?:\[[^]]*\])? is .*: off by (\S+), limit (\S+)")
+# What the gate says of a wrong update, or of all of them; see `training.gate` and `training.together`.
+_FAULT = re.compile(
+    r"(?:update (\d+): (loss|[\w.]+)(?:\[[^]]*\])? is|\d+ updates (together): steps are) .*: off by (\S+), limit (\S+)"
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Checked:
     """How a seed went through the gate.
 
     caught: whether an update was wrong. update: which, counted from 1; 0 where none was. tensor: what was furthest off
-    in it, a parameter or `loss`. share: that error, or else the largest of all updates, over its limit.
+    in it, a parameter, `loss`, or `together` where only all updates tell. share: that error, or else the largest of all updates, over its limit.
     """
 
     seed: int
@@ -63,8 +65,9 @@ def _caught(seed: int, reason: str) -> Checked:
     told = _FAULT.fullmatch(reason)
     if told is None:  # no update that is wrong, but something that is none
         raise CaseEnded(Outcome.WRONG_GRADIENT, reason)
-    error, limit = float(told[3]), float(told[4])
-    return Checked(seed, caught=True, update=int(told[1]), tensor=told[2], share=error / limit if limit else torch.inf)
+    error, limit = float(told[4]), float(told[5])
+    share = error / limit if limit else torch.inf
+    return Checked(seed, caught=True, update=int(told[1] or GATE_UPDATES), tensor=told[2] or told[3], share=share)
 
 
 def update_error(problem: Problem, updates: Updates, trial: Trial) -> float:

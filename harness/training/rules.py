@@ -13,6 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from harness.training.contract import Problem
+from harness.training.layers import chain, describe
+
 
 class LayerRule(Protocol):
     """Forward and backward of one layer."""
@@ -195,3 +198,11 @@ def has_loss_rule(loss: nn.Module) -> bool:
         plain = loss.weight is None and loss.label_smoothing == 0 and loss.ignore_index == -100
         return plain and loss.reduction == "mean"
     return isinstance(loss, nn.MSELoss) and loss.reduction == "mean"
+
+
+def missing_rule(problem: Problem) -> str | None:
+    """Name the first layer, or the loss, that no rule was derived for; None where there is none."""
+    for name, layer in chain(problem.template):
+        if not has_rule(layer):
+            return f"no hand-derived rule for layer {name or 'model'}, {describe(layer)}"
+    return None if has_loss_rule(problem.loss) else f"no hand-derived rule for the loss {describe(problem.loss)}"

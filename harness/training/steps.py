@@ -29,6 +29,17 @@ def autograd_step(problem: Problem, model: nn.Module) -> Step:
     return update
 
 
+def whole_graph(update: Callable[..., Tensor], mode: str | None = None) -> Callable[..., Tensor]:
+    """Wrap an update for torch to compile into one graph at its first call, `torch.autograd.grad` included.
+
+    mode: of `torch.compile`. `engines.compile_step.CompileStep` says where this cannot be done.
+    """
+    # Off by default up to torch 2.14; without it `torch.autograd.grad` is a graph break.
+    torch._dynamo.config.trace_autograd_ops = True
+    # One shape per process, so a recompile would be a mistake: see `measuring.probes.assert_compiled_once`.
+    return torch.compile(update, fullgraph=True, dynamic=False, mode=mode)
+
+
 class StepUpdates(ModuleUpdates):
     """Calls a step once per batch."""
 

@@ -1,6 +1,6 @@
 import time
 
-from harness.measuring.clocks import monotonic_ns
+from harness.measuring.clocks import monotonic_ns, thread_ns
 from harness.measuring.sampling import Rule
 
 
@@ -21,3 +21,12 @@ def test_the_clock_is_none_that_anybody_sets():
 def test_reading_the_clock_is_less_than_a_thousandth_of_a_block():
     fastest = min(-monotonic_ns() + monotonic_ns() for _ in range(1000))
     assert 2 * fastest < Rule().block_ns / 1000
+
+
+def test_the_clock_of_a_thread_stands_still_while_it_sleeps_and_not_while_it_works():
+    start, began = thread_ns(), monotonic_ns()
+    time.sleep(0.05)
+    assert thread_ns() - start < (monotonic_ns() - began) / 2
+    working = thread_ns()
+    while thread_ns() - working < 10**6:
+        pass

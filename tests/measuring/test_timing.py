@@ -114,6 +114,21 @@ def timed_and_checked(case: Case, instead: Train, **more: Any) -> tuple[WhileTim
     return updates, timed
 
 
+@pytest.mark.parametrize(("update_ns", "steps"), [(30_000, 60), (99_000, 20), (101_000, 20), (300_000, 8)])
+def test_a_block_is_a_multiple_of_what_engines_unroll_by_unless_it_is_shorter(update_ns: int, steps: int) -> None:
+    problem, trial, inner = case_of(100)
+    now = 0
+
+    class Slow(WhileTimed):
+        def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+            nonlocal now
+            now += update_ns * len(inputs)
+            return self.inner(inputs, targets)
+
+    timed = time_updates(problem, Slow(inner, honest), trial, timer(clock=lambda: now))
+    assert len(timed.batches.inputs) == timed.facts["block_steps"] == steps
+
+
 # The batches of a block
 
 

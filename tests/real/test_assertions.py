@@ -117,6 +117,17 @@ def test_what_does_not_converge_gets_no_time_and_the_honest_neighbour_keeps_its_
     assert summary.loc["line/autograd/cpu/float32/b100", "step_ns"] > 0
 
 
+def test_no_engine_is_below_the_floor_and_what_bounds_it_is_said(broken: Broken) -> None:
+    timed = table(broken[1], "summary").query("outcome == 'ok'").set_index("engine")
+    assert set(timed.index) == {"manual", "autograd", "own.py:Slower"}
+    assert timed["floor_ns"].nunique() == 1
+    assert (timed["above_floor"] >= 1).all()
+    assert set(timed["bound_by"].dropna()) <= {"python"}
+    measured = table(broken[1], "measurements").query("outcome == 'ok' and round == 0")
+    assert (measured["flops_per_step"] == 10_000).all()
+    assert (measured["calls_per_step"] > 10).all()
+
+
 def test_planted_mistakes_end_as_wrong_gradient_with_the_tensor_and_without_a_time_and_the_run_goes_on(
     tmp_path: Path,
 ) -> None:

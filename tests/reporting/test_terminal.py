@@ -36,6 +36,7 @@ ROW: dict[str, Any] = {
     "seeds": 64,
     "first_call_cold_ns": 9.1e9,
     "first_call_warm_ns": 2.5e9,
+    "above_floor": 402.7,
     "latency_ns": 61_000.0,
     "device_ns": math.nan,
     "disturbed_share": 0.02,
@@ -51,6 +52,7 @@ NO_TIME = dict.fromkeys(
         *("step_ns", "step_ns_low", "step_ns_high", "samples_per_s"),
         *("ratio_to_autograd", "ratio_low", "ratio_high"),
         *("first_call_cold_ns", "first_call_warm_ns", "latency_ns", "device_ns", "disturbed_share"),
+        "above_floor",
     ),
     math.nan,
 )
@@ -152,6 +154,19 @@ def test_a_narrow_terminal_keeps_what_matters_in_rows_of_one_line(width):
         (row,) = [line for line in table if engine in line]
         for cell in cells:
             assert cell in row
+
+
+@pytest.mark.parametrize("width", [180, 120, 100])
+def test_how_far_it_is_above_the_floor_is_shown_also_on_a_hundred_columns(width):
+    text = shown(summary({}, {"engine": "compile_step", "above_floor": 1234.5}, {"above_floor": 3.14}), width=width)
+    assert "× floor" in text.splitlines()[2]
+    for cell in (" 403 ", " 1,234 ", " 3.1 "):
+        assert cell in text
+    assert "× floor: of the least that an update takes here" in " ".join(text.split())
+
+
+def test_a_run_that_measured_no_floor_has_no_column_for_it():
+    assert "floor" not in shown(summary({"above_floor": math.nan}))
 
 
 def test_a_run_without_cases_is_shown_as_such():
@@ -354,6 +369,12 @@ def test_rows_of_several_machines_say_of_which_they_are_and_rows_of_one_do_not()
 def test_where_an_engine_trains_several_models_at_once_the_table_says_that_a_step_is_of_one() -> None:
     assert "of one model" in " ".join(shown(summary({"members": 1}, {"members": 64})).split())
     assert "of one model" not in shown(summary({"members": 1}, {"members": 1}))
+
+
+def test_rows_of_several_dtypes_say_of_which_they_are_and_rows_of_one_do_not() -> None:
+    several = shown(summary({"dtype": "float32"}, {"dtype": "bfloat16"}))
+    assert {"dtype", "float32", "bfloat16"} <= set(several.split())
+    assert not {"dtype", "float32"} & set(shown(summary({})).split())
 
 
 def test_columns_of_what_nobody_has_are_left_out() -> None:

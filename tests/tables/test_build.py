@@ -266,6 +266,40 @@ def test_a_row_tells_the_models_that_were_trained_at_once_and_all_their_points()
     assert row(found, MANUAL)["samples_per_s"] == pytest.approx(64 * 100 / (64 * 500e-9))
 
 
+# The floor
+
+FLOOR = {"flops_per_step": 10_000, "bytes_per_step": 1_048, "ceiling_flops_per_s": 100e9}
+FLOOR |= {"ceiling_copy_bytes_per_s": 50e9, "ceiling_call_ns": 600.0, "calls_per_step": 27.0, "one_point_ns": 700.0}
+
+
+def test_every_case_with_a_time_is_so_far_above_the_best_ceilings_of_the_run():
+    better = {**FLOOR, "ceiling_flops_per_s": 200e9}
+    records = [record(MANUAL, 0, 1000.0, **FLOOR), record(MANUAL, 1, 1000.0), record(AUTOGRAD, 0, 4000.0, **better)]
+    found = tables(TWO_ENGINES, *records)
+    cells = found.summary.set_index("engine")[["floor_ns", "above_floor", "bound_by"]]
+    assert tuple(cells.loc["manual"]) == (50, pytest.approx(20), "python")
+    assert tuple(cells.loc["autograd"]) == (50, pytest.approx(80), "")
+    measured = found.measurements.set_index(["engine", "round"])
+    assert measured["ceiling_flops_per_s"].to_dict() == {
+        ("manual", 0): 100e9,
+        ("manual", 1): pytest.approx(math.nan, nan_ok=True),
+        ("autograd", 0): 200e9,
+    }
+    assert measured.loc[("manual", 0), "bytes_per_step"] == 1_048
+
+
+@pytest.mark.parametrize(
+    "records",
+    [rounds(MANUAL, 500.0), [record(MANUAL, 0, 500.0, **FLOOR), crashed(MANUAL, 1)]],
+    ids=["an old journal", "a crash"],
+)
+def test_without_ceilings_or_a_time_there_is_no_floor(records):
+    found = row(tables(TWO_ENGINES, *records), MANUAL)
+    assert math.isnan(found["floor_ns"])
+    assert math.isnan(found["above_floor"])
+    assert found["bound_by"] == ""
+
+
 # Several ranks
 
 ONE_RANK = Case("line", "ddp", "cpu", "float32", 100)

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.training import trial
 from harness.training.loading import load_workload
-from harness.training.trial import MAX_BATCH_BYTES, MAX_GPU_BATCH_BYTES, begin, digest_of, problem_of
+from harness.training.trial import MAX_BATCH_BYTES, MAX_GPU_BATCH_BYTES, begin, chunks, digest_of, problem_of
 from harness.training.workloads.line import Line
 
 CPU = torch.device("cpu")
@@ -97,6 +98,33 @@ def test_a_workload_with_fewer_points_than_a_batch_is_refused() -> None:
         begin(Short(), 10, 0, CPU, torch.float32)
 
 
+# Batches for engines that unroll
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 6, 7])
+def test_chunks_are_the_batches_in_order_without_the_rest(steps: int) -> None:
+    batches = torch.arange(steps * 4.0).view(steps, 2, 2)
+    found = list(chunks(batches, 3))
+    assert len(found) == steps // 3
+    for place, chunk in enumerate(found):
+        assert torch.equal(chunk, batches[3 * place : 3 * place + 3])
+        assert chunk.data_ptr() == batches[3 * place].data_ptr()
+
+
+def test_chunks_of_one_batch_expanded_over_steps_have_the_layout_of_others_and_are_copied_once() -> None:
+    batches = torch.arange(4.0).view(2, 2).expand(7, 2, 2)
+    first, second = chunks(batches, 3)
+    assert first is second
+    assert first.is_contiguous()
+    assert torch.equal(first, batches[:3])
+
+
+@pytest.mark.parametrize(("most", "wanted"), [(10**9, 20), (64 * 5, 5), (64 * 5 - 1, 4), (1, 1)])
+def test_large_batches_are_unrolled_less(most: int, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "MAX_CHUNK_BYTES", most)
+    assert trial.steps_at_once(20, torch.zeros(8, 1), torch.zeros(8, 1)) == wanted
+
+
 # What is trained
 
 
@@ -163,6 +191,9 @@ def test_what_changes_no_update_changes_no_digest() -> None:
 
         def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
             return torch.zeros(())
+
+        def held_out(self, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+            return torch.rand(3, 1), torch.rand(3, 1)
 
     assert digest_of(Stricter(), 100) == digest_of(Line(), 100)
 

@@ -3,13 +3,16 @@
 import torch
 
 from harness.plan.case import Case
+from harness.plan.catalogue import DTYPES
 from harness.training.contract import Problem, Updates
-from harness.training.steps import StepUpdates, autograd_step
+from harness.training.steps import StepUpdates, autograd_step, whole_graph
 from harness.training.toolchain import missing_toolchain
 
 
 class CompileStep:
     """`torch.autograd.grad` traced into the graph, the SGD update written out (an optimiser would break the graph)."""
+
+    dtypes = DTYPES
 
     def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002
         """Say which part of the compiler's toolchain is missing."""
@@ -19,7 +22,5 @@ class CompileStep:
 
     def prepare(self, problem: Problem, steps: int) -> Updates:  # noqa: ARG002
         """Wrap the update; torch compiles it at the first call."""
-        # Off by default up to torch 2.14; without it `torch.autograd.grad` is a graph break.
-        torch._dynamo.config.trace_autograd_ops = True
         model = problem.model()
-        return StepUpdates(model, torch.compile(autograd_step(problem, model), fullgraph=True, dynamic=False))
+        return StepUpdates(model, whole_graph(autograd_step(problem, model)))

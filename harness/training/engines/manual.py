@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from harness.plan.case import Case
+from harness.plan.catalogue import PLAIN_DTYPES
 from harness.training.contract import Problem, Updates
-from harness.training.layers import chain, describe
+from harness.training.layers import chain
 from harness.training.module_updates import ModuleUpdates
-from harness.training.rules import LAYER_RULES, LOSS_RULES, LayerRule, LossRule, has_loss_rule, has_rule
+from harness.training.rules import LAYER_RULES, LOSS_RULES, LayerRule, LossRule, missing_rule
 from harness.training.trial import each
 
 
@@ -20,15 +21,14 @@ class Manual:
     A subclass may put other rules into `layer_rules` and `loss_rules`, by layer type.
     """
 
+    # torch multiplies matrices in TF32, or does not, whoever asks.
+    dtypes: tuple[str, ...] = (*PLAIN_DTYPES, "tf32")
     layer_rules: Mapping[type[nn.Module], Any] = LAYER_RULES
     loss_rules: Mapping[type[nn.Module], Any] = LOSS_RULES
 
     def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002
         """Name the first layer or loss that no rule was derived for."""
-        for name, layer in chain(problem.template):
-            if not has_rule(layer):
-                return f"no hand-derived rule for layer {name or 'model'}, {describe(layer)}"
-        return None if has_loss_rule(problem.loss) else f"no hand-derived rule for the loss {describe(problem.loss)}"
+        return missing_rule(problem)
 
     def prepare(self, problem: Problem, steps: int) -> Updates:  # noqa: ARG002
         """Allocate every activation and gradient once, by running the model on a batch of zeros."""
