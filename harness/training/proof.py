@@ -29,7 +29,8 @@ class Checked:
     """How a seed went through the gate.
 
     caught: whether an update was wrong. update: which, counted from 1; 0 where none was. tensor: what was furthest off
-    in it, a parameter, `loss`, or `together` where only all updates tell. share: that error, or else the largest of all updates, over its limit.
+    in it, a parameter, `loss`, or `together` where only all updates tell. share: that error, or else the largest of all
+    updates, over its limit.
     """
 
     seed: int
