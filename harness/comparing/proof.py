@@ -57,8 +57,8 @@ def proven(mistakes: pd.DataFrame) -> Proof:
 
 def _from_the_lesson(row: Row) -> float:
     """Return how far an ending is from the lesson's: a loss twice as large is as far as an accuracy off by 0.1."""
-    loss = max(row["loss_p50"], 1e-300)
-    return abs(math.log2(loss / LESSON_LOSS)) + abs(row["accuracy_p50"] - LESSON_ACCURACY) / 0.1
+    loss, accuracy = max(float(row["loss_p50"]), 1e-300), float(row["accuracy_p50"])
+    return abs(math.log2(loss / LESSON_LOSS)) + abs(accuracy - LESSON_ACCURACY) / 0.1
 
 
 def depths(epochs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:

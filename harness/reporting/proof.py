@@ -98,7 +98,7 @@ def _table(mistakes: pd.DataFrame) -> Table:
     )
     for name in ("engine", "what", "at", "caught", "by", "× limit", "loss", "accuracy", "converged", "trains"):
         table.add_column(name, justify="left" if name in ("engine", "what", "at", "by", "trains") else "right")
-    lesson = {"engine": "", "loss_p50": LESSON_LOSS}
+    lesson: Row = {"engine": "", "loss_p50": LESSON_LOSS}
     rows: list[Row] = [row for row in mistakes.to_dict("records") if row["outcome"] == "ok"]
     for row in sorted([*rows, lesson], key=lambda row: float(row["loss_p50"])):
         table.add_row(*(_LESSON if row is lesson else _cells(row)))
