@@ -98,7 +98,7 @@ ENGINES: Mapping[str, Entry] = {
     "fused": Entry(
         f"{_ENGINES}.fused:Fused",
         "all updates in one call of code written for this network: what the machine can do",
-        9,
+        5,
         2,
     ),
     "jax_scan": Entry(
@@ -186,8 +186,8 @@ WORKLOADS: Mapping[str, Entry] = {
     "wide": Entry(
         f"{_WORKLOADS}.wide:Wide",
         "ten classes by a 1024-4096-4096-10 network: enough work for a whole GPU",
-        process_s=90,
-        seed_s=30,
+        process_s=180,
+        seed_s=20,
     ),
 }
 
