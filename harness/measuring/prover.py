@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.measuring.worker import Worker, main
 from harness.plan.outcome import CaseEnded, Outcome
-from harness.plan.proof import TRUTH, Kind, gate_seeds, kind_of
+from harness.plan.proof import TRUTH, Kind, gate_seeds, kind_of, training_seeds
 
 if TYPE_CHECKING:
     from harness.training.contract import Problem, Updates, Workload
@@ -57,7 +57,7 @@ class Prover(Worker):
             other = proof.engine_of(TRUTH).prepare(problem, steps=20)
             self.record.facts["ratio_to_autograd"] = self._ratio(updates, other, start)
         self._phase("convergence")
-        self._train(workload, problem, updates, seeds)
+        self._train(workload, problem, updates, training_seeds(case.engine, seeds))
 
     def _check(self, workload: "Workload", problem: "Problem", updates: "Updates", seeds: int) -> None:
         from harness.training.proof import check_seed, update_error

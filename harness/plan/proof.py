@@ -8,6 +8,8 @@ from harness.plan.mistakes import MISTAKES
 
 # A mistake goes through the gate from so many seeds; right engines from all.
 GATE_SEEDS = 20
+# Finite differences train from so many at most: an update of theirs takes as long as ten others.
+OLDEST_SEEDS = 100
 FINITE_DIFFERENCES = "finite_differences"
 FINITE_DIFFERENCES_AT = "harness.training.finite_differences:FiniteDifferences"
 # What every other is held against, seed by seed.
@@ -39,6 +41,11 @@ def what_of(engine: str) -> str:
 def gate_seeds(engine: str, seeds: int) -> int:
     """Return from how many of these seeds an engine goes through the gate."""
     return seeds if kind_of(engine) is Kind.RIGHT else min(seeds, GATE_SEEDS)
+
+
+def training_seeds(engine: str, seeds: int) -> int:
+    """Return from how many of these seeds an engine is trained."""
+    return min(seeds, OLDEST_SEEDS) if kind_of(engine) is Kind.OLDEST else seeds
 
 
 def plan_proof() -> tuple[Case, ...]:

@@ -288,7 +288,7 @@ MISTAKES = (
     *(column for column in SUMMARY if column.name in ("seeds", *_OVER_SEEDS, "converged_low", "converged_high")),
     Column("diverged_share", "share", "of seeds whose final loss is no finite number"),
     Column("same_share", "share", "of seeds that end with the very loss of `autograd`, bit for bit"),
-    Column("loss_ratio", "ratio", "median of the final loss over that of `autograd`"),
+    Column("loss_ratio", "ratio", "median of the final loss over that of `autograd` from the same seeds"),
     Column("targets_met", "text", "the workload's targets of convergence: `yes`, `no` or `undecided`"),
     Column("targets", "text", "every target with what was found"),
     Column("trains_anyway", "text", "`yes` for a mistake that meets them: nothing but a check of its gradients tells"),

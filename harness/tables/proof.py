@@ -94,9 +94,11 @@ def _beside(seeds: Sequence[Record], truth: Record | None) -> dict[str, Any]:
     """Return how seeds ended beside the same seeds by autograd."""
     if truth is None:
         return {}
-    right = {seed["seed"]: seed["loss"] for seed in truth["convergence"]}
-    same = sum(seed["loss"] is not None and seed["loss"] == right[seed["seed"]] for seed in seeds)
-    ratio = over_seeds(seeds)["loss_p50"] / over_seeds(truth["convergence"])["loss_p50"]
+    theirs = truth["convergence"][: len(seeds)]  # both begin with seed 0
+    same = sum(
+        seed["loss"] is not None and seed["loss"] == right["loss"] for seed, right in zip(seeds, theirs, strict=True)
+    )
+    ratio = over_seeds(seeds)["loss_p50"] / over_seeds(theirs)["loss_p50"]
     return {"same_share": same / len(seeds), "loss_ratio": ratio if math.isfinite(ratio) else None}
 
 

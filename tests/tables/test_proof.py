@@ -96,6 +96,13 @@ def test_seeds_that_end_as_autograd_are_counted_bit_for_bit():
     assert row(tables, TRUTH)["same_share"] == 1
 
 
+def test_fewer_seeds_are_held_against_the_same_of_autograd():
+    other = replace(TRUTH, engine="finite_differences")
+    tables = build_proof(RUN, [TRUTH, other], {TRUTH: record([0.01, 0.03, 0.5, 0.5]), other: record([0.01, 0.06])})
+    assert row(tables, other)["same_share"] == 0.5
+    assert row(tables, other)["loss_ratio"] == pytest.approx(0.035 / 0.02)
+
+
 def test_epochs_say_how_all_seeds_stand():
     epochs = build_proof(RUN, [TRUTH], {TRUTH: record([0.02, 0.04, None])})["epochs"]
     assert list(epochs["epoch"]) == [1, 2]
