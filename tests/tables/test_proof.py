@@ -72,6 +72,12 @@ def test_one_that_misses_a_target_does_not(ending):
     assert (found["targets_met"], found["trains_anyway"]) == ("no", "no")
 
 
+def test_one_that_may_or_may_not_meet_a_target_is_not_said_to_train():
+    share_of_three_quarters = [0.02] * 45 + [0.5] * 15
+    found = row(build_proof(RUN, [WRONG], {WRONG: record(share_of_three_quarters)}), WRONG)
+    assert (found["targets_met"], found["trains_anyway"]) == ("undecided", "no")
+
+
 def test_the_gate_is_told_by_most_seeds():
     gate = caught((2, "0.weight", 10.0), (1, "loss", 30.0), (1, "0.weight", 20.0))
     found = row(build_proof(RUN, [WRONG], {WRONG: record(GOOD, gate=gate)}), WRONG)
