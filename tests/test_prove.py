@@ -41,20 +41,20 @@ def the_folder(tmp_path: Path) -> Path:
 def done(tmp_path_factory):
     """A proof of eight seeds: its folder, its exit code and what it said."""
     out = tmp_path_factory.mktemp("results")
-    process = started(out, "autograd,manual,FactorTwoLost,WrongSign", "--seeds", "8")
+    process = started(out, "autograd,FactorTwoLost,WrongSign", "--seeds", "8")
     said, complaints = process.communicate(timeout=120)
     return the_folder(out), process.returncode, said, complaints
 
 
-def test_right_engines_pass_and_mistakes_are_caught_on_every_seed(done):
+def test_a_right_engine_passes_and_mistakes_are_caught_on_every_seed(done):
     folder, code, said, complaints = done
     assert code == 0, complaints
     table = read_table(folder, "mistakes").set_index("engine")
-    assert dict(table["outcome"]) == dict.fromkeys(("autograd", "manual", "FactorTwoLost", "WrongSign"), "ok")
-    assert list(table.loc[["autograd", "manual"], "caught_seeds"]) == [0, 0]
+    assert dict(table["outcome"]) == dict.fromkeys(("autograd", "FactorTwoLost", "WrongSign"), "ok")
+    assert table.loc["autograd", "caught_seeds"] == 0
+    assert table.loc["autograd", "gate_share"] <= 1
+    assert table.loc["autograd", "same_share"] == 1
     assert list(table.loc[["FactorTwoLost", "WrongSign"], "caught_seeds"]) == [8, 8]
-    assert table.loc["manual", "gate_share"] <= 1
-    assert table.loc["manual", "loss_ratio"] == pytest.approx(1, rel=1e-3)
     assert "2 mistakes, 2 of them caught" in said
     assert f"kept in {folder}" in said
 
@@ -78,7 +78,7 @@ def test_every_seed_and_every_epoch_is_kept(done):
 
 
 def test_ctrl_c_keeps_what_is_finished_and_ends_with_130(tmp_path):
-    process = started(tmp_path, "autograd,WrongSign,finite_differences", "--seeds", "10000")
+    process = started(tmp_path, "autograd,WrongSign", "--seeds", "10000")
     began = time.monotonic()
     while not list(tmp_path.glob("*/prove/*")) and time.monotonic() < began + 60:
         time.sleep(0.1)
@@ -89,7 +89,7 @@ def test_ctrl_c_keeps_what_is_finished_and_ends_with_130(tmp_path):
     assert re.search(r"^harness: interrupted; what was finished is kept in ", complaints, re.M)
     table = read_table(the_folder(tmp_path), "mistakes")
     assert "interrupted" in set(table["outcome"])
-    assert len(table) == 3
+    assert len(table) == 2
 
 
 def test_a_number_of_seeds_that_is_none_is_one_line(tmp_path):
