@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from harness.tables.files import read_table
@@ -70,11 +69,10 @@ def test_every_seed_and_every_epoch_is_kept(done):
     convergence = read_table(done[0], "convergence")
     assert dict(convergence.groupby("engine").size()) == dict.fromkeys(convergence["engine"].unique(), 8)
     epochs = read_table(done[0], "epochs")
-    assert dict(epochs.groupby("engine")["epoch"].max()) == dict.fromkeys(epochs["engine"].unique(), 20)
-    last = epochs[epochs["epoch"] == 20].set_index("engine")["loss_p50"]
-    pd.testing.assert_series_equal(
-        last.sort_index(), read_table(done[0], "mistakes").set_index("engine")["loss_p50"].sort_index()
-    )
+    assert list(epochs["epoch"]) == list(range(1, 21))
+    assert set(epochs["engine"]) == {"autograd"}  # the way there is asked of right gradients only
+    table = read_table(done[0], "mistakes").set_index("engine")
+    assert epochs["loss_p50"].iloc[-1] == table.loc["autograd", "loss_p50"]
 
 
 def test_ctrl_c_keeps_what_is_finished_and_ends_with_130(tmp_path):

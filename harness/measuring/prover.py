@@ -87,14 +87,19 @@ class Prover(Worker):
         from harness.training.convergence import seed_result, train_epochs
         from harness.training.trial import begin
 
+        # The way there is asked of right gradients only.
+        only_last = kind_of(self._request.case.engine) is Kind.MISTAKE
         results, losses, accuracies = [], [], []
         for seed in range(seeds):
             trial = begin(workload, problem.batch_size, seed, problem.device, problem.dtype)
-            epochs = list(train_epochs(workload, problem, updates, trial))
-            results.append(finite(asdict(seed_result(workload, seed, epochs))))
+            epochs = list(train_epochs(workload, problem, updates, trial, only_last=only_last))
+            result = asdict(seed_result(workload, seed, epochs))
+            results.append(finite({**result, "epochs_to_target": None} if only_last else result))
             losses.append([epoch.loss if math.isfinite(epoch.loss) else None for epoch in epochs])
             accuracies.append([epoch.accuracy for epoch in epochs])
-        self.record.facts |= {"convergence": results, "losses": losses, "accuracies": accuracies}
+        self.record.facts["convergence"] = results
+        if not only_last:
+            self.record.facts |= {"losses": losses, "accuracies": accuracies}
 
 
 def finite(row: dict[str, Any]) -> dict[str, Any]:

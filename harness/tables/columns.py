@@ -152,7 +152,11 @@ CONVERGENCE = (
     Column("accuracy", "share", "of the same points; of those held out, where the workload holds some out"),
     Column("r2", "", "1 - residual over total sum of squares, of the points of `accuracy`; empty for classes"),
     Column("converged", "", "loss and accuracy within the workload's bounds"),
-    Column("epochs_to_target", "count", "first epoch after which it was; empty if none"),
+    Column(
+        "epochs_to_target",
+        "count",
+        "first epoch after which it was; empty if none, or where only the end was looked at",
+    ),
     *_RUN,
 )
 

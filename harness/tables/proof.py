@@ -35,7 +35,8 @@ def build_proof(run: Record, cases: Sequence[Case], records: Mapping[Case, Recor
         common = {**_labels(case, record), **run, "schema": SCHEMA, "case_id": case.case_id}
         mistakes.append({**common, **_mistake(common, case, record, truths.get((case.workload, case.batch_size)))})
         if record["outcome"] == Outcome.OK:
-            epochs += [{**common, **epoch} for epoch in _epochs(record)]
+            if "losses" in record:
+                epochs += [{**common, **epoch} for epoch in _epochs(record)]
             convergence += [{**common, **seed} for seed in record["convergence"]]
     return {
         "mistakes": frame_of(mistakes, MISTAKES),
