@@ -1,8 +1,8 @@
 """One command per task: `nox -l` lists them, `nox -s NAME -- ARGUMENTS` passes the arguments on.
 
 The sessions that run the program (`bench_cpu`, `bench_cuda`, `ab`, `compare`, `history`, `report`, `export`,
-`docker_bench`) end with its exit code, and when they are interrupted they wait until it has written what it has. With `--no-venv` nothing
-is installed: the sessions use the Python that already has torch.
+`docker_bench`) end with its exit code, and when they are interrupted they wait until it has written what it has. With
+`--no-venv` nothing is installed: the sessions use the Python that already has torch.
 """
 
 import os

@@ -107,7 +107,7 @@ def content() -> RunContent:
 
 
 def hostile_content() -> RunContent:
-    """Return the same run with PAYLOAD in every text that a file can hold, and more than a file's reader lets through."""
+    """Return the same run with PAYLOAD in every text, also in those where the reader of a file refuses it."""
     whole = content()
     assert whole.convergence is not None
     assert whole.compared is not None

@@ -26,6 +26,10 @@ Object.defineProperty(navigator, "clipboard", { get() { throw new DOMException("
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", metavar="FOLDER", help="Keep what is seen there, to be looked at.")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or os.environ.get("CHROMIUM", "")

@@ -143,11 +143,10 @@ def test_everything_is_reached_by_the_keyboard_alone(opened):
     reached = []
     for _ in range(60):
         page.keyboard.press("Tab")
-        reached.append(
-            page.evaluate(
-                "(e => `${e.tagName} ${e.closest('thead') ? 'sort' : e.className || e.type || ''}`)(document.activeElement)"
-            )
+        of = (
+            "(e => `${e.tagName} ${e.closest('thead') ? 'sort' : e.className || e.type || ''}`)(document.activeElement)"
         )
+        reached.append(page.evaluate(of))
         if reached[-1] == "BUTTON sort":
             break
     assert "INPUT search" in reached
