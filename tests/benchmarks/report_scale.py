@@ -75,7 +75,7 @@ def main() -> None:
         f"site of {options.runs} runs of {cases} cases: {took:.1f} s, {total / 1e6:.1f} MB, {memory:.0f} MiB of memory"
     )
     print(
-        f"its pages: {sizes[0] / 1e3:.0f} to {sizes[-2] / 1e3:.0f} kB; one alone: {alone:.1f} s, {sizes[-1] / 1e6:.2f} MB"
+        f"pages: {sizes[0] / 1e3:.0f} to {sizes[-2] / 1e3:.0f} kB; one alone: {alone:.1f} s, {sizes[-1] / 1e6:.2f} MB"
     )
     sys.exit(took > LIMIT_S or max(sizes) > LIMIT_BYTES)
 

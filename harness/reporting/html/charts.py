@@ -16,7 +16,7 @@ from harness.comparing.series import History
 from harness.comparing.series import Status as Trend
 from harness.reporting import comparison_words as words
 from harness.reporting.html import shapes
-from harness.reporting.html.groups import CaseGroup, Row, case_groups, case_label, numbered, series
+from harness.reporting.html.groups import CaseGroup, Row, case_groups, case_label, numbered, series, short_names
 from harness.reporting.html.shapes import Axis, Names, Spec
 from harness.reporting.terminal import duration
 
@@ -194,8 +194,9 @@ def changes(compared: Compared) -> Chart | None:
     shown = cases[:_MOST_ROWS]
     if not shown:
         return None
+    short = short_names([case.case_id for case in shown])
     rows = [
-        {"row": case.case_id, "name": words.WORD[case.status], "said": words.change(case)}
+        {"row": short[case.case_id], "name": words.WORD[case.status], "said": words.change(case)}
         | _change(case.change, case.low, case.high)
         for case in shown
     ]
@@ -224,13 +225,14 @@ def trends(history: History) -> Chart | None:
     shown = sorted(timed, key=lambda case: case.status in (Trend.STEADY, Trend.TOO_FEW))[:_MOST_LINES]
     if not shown:
         return None
+    short = short_names([case.case_id for case in shown])
     rows = [
-        {"x": place - len(case.times) + 1, "name": case.case_id, "said": duration(time), **_point(time / 1e9)}
+        {"x": place - len(case.times) + 1, "name": short[case.case_id], "said": duration(time), **_point(time / 1e9)}
         for case in shown
         for place, time in enumerate(case.times)
         if math.isfinite(time)
     ]
-    names = tuple((case.case_id, number) for number, case in enumerate(shown))
+    names = tuple((short[case.case_id], number) for number, case in enumerate(shown))
     spec = shapes.lines(
         _SESSION, _STEP, names, (("name", "case"), ("x", "session"), ("said", "step time")), dashed=False
     )

@@ -52,6 +52,17 @@ def numbered(groups: Sequence[CaseGroup]) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
+def short_names(case_ids: Sequence[str]) -> dict[str, str]:
+    """Return for each case what tells it from the others: its name without the parts that all have alike."""
+    parts = [case_id.split("/") for case_id in case_ids]
+    if len({len(each) for each in parts}) != 1 or len(parts) < 2:
+        return {case_id: case_id for case_id in case_ids}
+    differing = [place for place, values in enumerate(zip(*parts, strict=True)) if len(set(values)) > 1]
+    return {
+        case_id: "/".join(each[place] for place in differing) for case_id, each in zip(case_ids, parts, strict=True)
+    }
+
+
 def slug(text: str) -> str:
     """Return a text as a part of a file's name: letters, digits, dots, hyphens; at most 80."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:80] or "x"
