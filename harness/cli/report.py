@@ -135,18 +135,19 @@ def _history(folder: Path) -> "History | None":
 def _write_pictures(content: "RunContent", folder: Path) -> None:
     import vl_convert
 
-    from harness.reporting.html import charts
+    from harness.reporting.html import charts, charts_beside
     from harness.reporting.html.embedded import vega_lite_version
+    from harness.reporting.html.figures import as_picture
 
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [
         *charts.run_charts(content.summary, content.convergence).all(),
-        *([charts.changes(content.compared)] if content.compared else []),
-        *([charts.trends(content.history)] if content.history else []),
+        *([charts_beside.changes(content.compared)] if content.compared else []),
+        *([charts_beside.trends(content.history)] if content.history else []),
     ]
     for chart in filter(None, drawn):
         options: dict[str, Any] = {"vl_version": vega_lite_version(), "allowed_base_urls": []}
-        spec = charts.as_picture(chart)
+        spec = as_picture(chart)
         (folder / f"{chart.slug}.svg").write_text(vl_convert.vegalite_to_svg(spec, **options), "utf-8")
         (folder / f"{chart.slug}.png").write_bytes(vl_convert.vegalite_to_png(spec, scale=2, **options))
     click.echo(printable(f"{folder}: {sum(chart is not None for chart in drawn)} charts, each as SVG and PNG"))

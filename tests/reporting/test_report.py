@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from harness.reporting.html import charts, embedded, shapes
+from harness.reporting.html import charts, embedded, figures, shapes
 from harness.reporting.html.groups import case_groups, numbered
 from harness.reporting.html.page import Place, RunContent, run_page
 from harness.reporting.html.site import index_page, site_run
@@ -248,7 +248,7 @@ def test_every_seed_is_a_tick_until_they_are_too_many_and_deciles_stand_for_them
 def test_a_picture_has_colours_and_a_size_of_its_own_and_leaves_texts_as_they_are(run):
     [_, deep] = case_groups(run.summary.assign(engine="currentColor"))
     chart = charts.step_times(deep, numbered([deep]))
-    picture = charts.as_picture(chart)
+    picture = figures.as_picture(chart)
     assert "currentColor" not in json.dumps(picture["config"]) + json.dumps(picture["layer"][0])
     assert picture["datasets"]["rows"][0]["name"] == "currentColor"
     assert (picture["width"], picture["config"]["background"]) == (640, "white")

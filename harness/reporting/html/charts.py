@@ -4,30 +4,24 @@ Times are seconds in the data, so that axes can write them as 50µs; what tips a
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.comparing.compared import Compared
-from harness.comparing.series import History
-from harness.comparing.series import Status as Trend
-from harness.reporting import comparison_words as words
 from harness.reporting.html import shapes
-from harness.reporting.html.groups import CaseGroup, Row, case_groups, case_label, numbered, series, short_names
-from harness.reporting.html.shapes import Axis, Names, Spec
+from harness.reporting.html.figures import STEP, Chart, digits, filled, named, point
+from harness.reporting.html.groups import CaseGroup, Row, case_groups, case_label, numbered, series
+from harness.reporting.html.shapes import Axis
 from harness.reporting.terminal import duration
 
-_STEP = Axis("time of one update", shapes.SECONDS)
 _RATIO = Axis("times as fast as autograd", shapes.TIMES)
 _BATCH = Axis("batch size")
 _LOSS = Axis("final loss, over the whole data set", "format(datum.value, '~g')")
 _PHASE = Axis("time", shapes.SECONDS)
 _SHARE = Axis("disturbed share of the timed blocks", shapes.PERCENT, log=False)
-_CHANGES = Axis("change of the step time, above 0 is slower", shapes.PERCENT, log=False)
-_SESSION = Axis("session, the newest is 0", "format(datum.value, 'd')", log=False)
 
 _PHASES = (
     ("import_ns", "importing torch"),
@@ -36,22 +30,8 @@ _PHASES = (
     ("first_call_warm_ns", "first call, warm"),
     ("step_ns", "one update"),
 )
-_ROW_PX = 18
 _MOST_TICKS = 1500  # of a chart; beyond that deciles stand for seeds
-_MOST_ROWS = 60
-_MOST_LINES = 8
-
-
-@dataclass(frozen=True)
-class Chart:
-    """slug: fit for a file's name. title, note: what it shows, in words. head, rows: the same as a table."""
-
-    slug: str
-    title: str
-    note: str
-    spec: Spec
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+_DECILES = tuple(range(0, 101, 10))
 
 
 @dataclass(frozen=True)
@@ -91,7 +71,7 @@ def step_times(group: CaseGroup, numbers: Mapping[str, int]) -> Chart | None:
     """Return the step time of each engine against batch size, with intervals and the floor; None without times."""
     rows = [_step(row) for row in group.rows if row["step_ns"] > 0]
     return _against_batch(
-        *("step-time", f"Time of one update: {group.title}", group, rows, _STEP, numbers, "step time"),
+        *("step-time", f"Time of one update: {group.title}", group, rows, STEP, numbers, "step time"),
         dashed=list(_floor(group.rows)),
     )
 
@@ -121,7 +101,7 @@ def losses(group: CaseGroup, numbers: Mapping[str, int], seeds: Mapping[str, Any
         of_row = {"row": case_label(row), "name": series(row)}
         rows += [
             {**of_row, "value": value, "said": f"{value:.4g}", "what": text}
-            for value, text in zip(_digits(shown), what, strict=True)
+            for value, text in zip(digits(shown), what, strict=True)
             if value > 0
         ]
         low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
@@ -130,15 +110,15 @@ def losses(group: CaseGroup, numbers: Mapping[str, int], seeds: Mapping[str, Any
     middles = [
         {"row": case_label(row), "value": value}
         for row, values in there
-        if (value := _digits([np.median(values)])[0]) > 0
+        if (value := digits([np.median(values)])[0]) > 0
     ]
-    spec = shapes.ticks(_LOSS, _names((each["name"] for each in rows), numbers), tips)
+    spec = shapes.ticks(_LOSS, named((each["name"] for each in rows), numbers), tips)
     what = "Every tick is a seed" if by_seed else "Every tick is a tenth of the seeds, from the lowest to the highest"
     return Chart(
         slug=f"loss-{group.slug}",
         title=f"Final losses: {group.title}",
         note=f"{what}; the thick one is the median. A seed whose loss is not finite, or 0, has none.",
-        spec=_filled(spec, rows, middles, rows_of=len(there)),
+        spec=filled(spec, rows, middles, rows_of=len(there)),
         head=("case", "seeds", "5 %", "median", "95 %", "converged"),
         rows=tuple(table),
     )
@@ -148,7 +128,7 @@ def phases(group: CaseGroup) -> Chart | None:
     """Return what each case takes before its first update and for one: import, setup, first call cold and warm."""
     there = [row for row in group.rows if any(row[column] > 0 for column, _ in _PHASES)]
     rows = [
-        {"row": case_label(row), "name": name, **_point(row[column] / 1e9), "said": duration(row[column])}
+        {"row": case_label(row), "name": name, **point(row[column] / 1e9), "said": duration(row[column])}
         for row in there
         for column, name in _PHASES
         if row[column] > 0
@@ -161,7 +141,7 @@ def phases(group: CaseGroup) -> Chart | None:
         slug=f"phases-{group.slug}",
         title=f"Before the first update, and one update: {group.title}",
         note="Medians over rounds. Cold: with an empty compile cache; warm: with a filled one.",
-        spec=_filled(shapes.dots(_PHASE, names, tips, legend=True, dashed=False), rows, rows_of=len(there)),
+        spec=filled(shapes.dots(_PHASE, names, tips, legend=True, dashed=False), rows, rows_of=len(there)),
         head=("case", *(name for _, name in _PHASES)),
         rows=tuple((case_label(row), *(duration(row[column]) for column, _ in _PHASES)) for row in there),
     )
@@ -182,88 +162,10 @@ def disturbed(group: CaseGroup) -> Chart | None:
         slug=f"disturbed-{group.slug}",
         title=f"Disturbed blocks: {group.title}",
         note="Blocks of which there is evidence that something else took part of the machine; each was timed again.",
-        spec=_filled(shapes.bars(_SHARE, tips), rows, rows_of=len(rows)),
+        spec=filled(shapes.bars(_SHARE, tips), rows, rows_of=len(rows)),
         head=("case", "disturbed", "by what, blocks"),
         rows=tuple((row["row"], row["said"], row["by"]) for row in rows),
     )
-
-
-def changes(compared: Compared) -> Chart | None:
-    """Return the change of every case against the base with its interval; the first of very many."""
-    cases = [case for case in words.timed(compared) if math.isfinite(case.change)]
-    shown = cases[:_MOST_ROWS]
-    if not shown:
-        return None
-    short = short_names([case.case_id for case in shown])
-    rows = [
-        {"row": short[case.case_id], "name": words.WORD[case.status], "said": words.change(case)}
-        | _change(case.change, case.low, case.high)
-        for case in shown
-    ]
-    numbers = {words.WORD[status]: number for number, status in enumerate(words.TIMED)}
-    spec = shapes.dots(
-        _CHANGES,
-        _names((row["name"] for row in rows), numbers),
-        (("row", "case"), ("name", "verdict"), ("said", "change")),
-        legend=True,
-        dashed=True,
-    )
-    more = f" The first {_MOST_ROWS} of {len(cases)}; the table has all." if len(cases) > len(shown) else ""
-    return Chart(
-        slug="change",
-        title="Change of the step time against the base",
-        note=f"New over base with its 95 % interval; dashed: no change.{more}",
-        spec=_filled(spec, rows, [{"value": 0}], rows_of=len(shown)),
-        head=(),
-        rows=(),
-    )
-
-
-def trends(history: History) -> Chart | None:
-    """Return the step time over sessions of the cases of which something is said, else of the first ones."""
-    timed = [case for case in history.cases if sum(map(math.isfinite, case.times)) > 1]
-    shown = sorted(timed, key=lambda case: case.status in (Trend.STEADY, Trend.TOO_FEW))[:_MOST_LINES]
-    if not shown:
-        return None
-    short = short_names([case.case_id for case in shown])
-    rows = [
-        {"x": place - len(case.times) + 1, "name": short[case.case_id], "said": duration(time), **_point(time / 1e9)}
-        for case in shown
-        for place, time in enumerate(case.times)
-        if math.isfinite(time)
-    ]
-    names = tuple((short[case.case_id], number) for number, case in enumerate(shown))
-    spec = shapes.lines(
-        _SESSION, _STEP, names, (("name", "case"), ("x", "session"), ("said", "step time")), dashed=False
-    )
-    more = f" {len(shown)} of {len(timed)} cases, those that moved first; the table has all." * (
-        len(timed) > len(shown)
-    )
-    return Chart(
-        slug="trend",
-        title="Time of one update, session by session",
-        note=f"Of this machine, as far as its fingerprint is this run's.{more}",
-        spec=_filled(spec, rows),
-        head=(),
-        rows=(),
-    )
-
-
-def as_picture(chart: Chart) -> Spec:
-    """Return the specification for a picture of its own: with title and size, on white."""
-    title = {"text": chart.title, "subtitle": chart.note, "anchor": "start", "subtitlePadding": 4, "limit": 640}
-    spec = {**chart.spec, "width": 640, "title": title, "padding": 12}
-    return dict(_inked({**spec, "config": {**spec["config"], "background": "white"}}))
-
-
-def _inked(part: Any) -> Any:
-    """Return a part of a specification with a colour of its own instead of the page's."""
-    if isinstance(part, dict):
-        # What strangers named stands in data: it is left as it is.
-        return {name: value if name == "datasets" else _inked(value) for name, value in part.items()}
-    if isinstance(part, list):
-        return [_inked(each) for each in part]
-    return "#1f2328" if part == shapes.INK else part
 
 
 def _against_batch(
@@ -280,15 +182,15 @@ def _against_batch(
     """Return lines over batch sizes, or with a single size one row of each engine; None without rows."""
     if not rows:
         return None
-    names = _names((row["name"] for row in rows), numbers)
+    names = named((row["name"] for row in rows), numbers)
     tips = (("name", "engine"), ("x", "batch size"), ("said", said), ("within", "95 % interval"))
     several = len({row["x"] for row in rows}) > 1
     if several:
-        spec = _filled(shapes.lines(_BATCH, axis, names, tips, dashed=bool(dashed)), rows, dashed)
+        spec = filled(shapes.lines(_BATCH, axis, names, tips, dashed=bool(dashed)), rows, dashed)
     else:
         rows = [{**row, "row": row["name"]} for row in rows]
-        spec = _filled(shapes.dots(axis, names, tips, legend=False, dashed=bool(dashed)), rows, dashed, len(rows))
-    line = "the floor, below which no engine can be here" if axis is _STEP else "autograd"
+        spec = filled(shapes.dots(axis, names, tips, legend=False, dashed=bool(dashed)), rows, dashed, len(rows))
+    line = "the floor, below which no engine can be here" if axis is STEP else "autograd"
     how = "Both axes logarithmic." if several else f"Batch size {rows[0]['x']:,}."
     return Chart(
         slug=f"{name}-{group.slug}",
@@ -304,34 +206,14 @@ def _step(row: Row) -> dict[str, Any]:
     low, high = row["step_ns_low"], row["step_ns_high"]
     within = f"{duration(low)} to {duration(high)}" if math.isfinite(low) and math.isfinite(high) else ""
     of_row = {"name": series(row), "x": row["batch_size"], "said": duration(row["step_ns"]), "within": within}
-    return of_row | _point(row["step_ns"] / 1e9, low / 1e9, high / 1e9)
+    return of_row | point(row["step_ns"] / 1e9, low / 1e9, high / 1e9)
 
 
 def _ratio(row: Row) -> dict[str, Any]:
     value, low, high = (row[name] for name in ("ratio_to_autograd", "ratio_low", "ratio_high"))
     within = f"{low:.2f} to {high:.2f}" if math.isfinite(low) and math.isfinite(high) and low < high else ""
     of_row = {"name": series(row), "x": row["batch_size"], "said": f"{value:.2f}", "within": within}
-    return of_row | _point(value, low, high)
-
-
-def _point(value: float, low: float = math.nan, high: float = math.nan) -> dict[str, float]:
-    """Return a value above 0 with its interval; of no length where there is none, cut where it says nothing."""
-    if math.isfinite(low) and math.isfinite(high):
-        low, high = max(low, value / 1000), min(high, value * 1000)
-    else:
-        low = high = value
-    value, low, high = _digits((value, low, high))
-    return {"value": value, "low": low, "high": high}
-
-
-def _change(value: float, low: float, high: float) -> dict[str, float]:
-    """Return a change with its interval as `_point` does."""
-    if math.isfinite(low) and math.isfinite(high):
-        low, high = max(low, -1), min(high, value + 10)
-    else:
-        low = high = value
-    value, low, high = _digits((value, low, high))
-    return {"value": value, "low": low, "high": high}
+    return of_row | point(value, low, high)
 
 
 def _floor(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
@@ -342,7 +224,7 @@ def _floor(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
             size = row["batch_size"]
             least[size] = min(row["floor_ns"], least.get(size, math.inf))
     for size in sorted(least):
-        yield {"x": size, "value": _digits([least[size] / 1e9])[0]}
+        yield {"x": size, "value": digits([least[size] / 1e9])[0]}
 
 
 def _seeds(convergence: pd.DataFrame | None) -> dict[str, Any]:
@@ -353,25 +235,5 @@ def _seeds(convergence: pd.DataFrame | None) -> dict[str, Any]:
     return {str(name): values.to_numpy() for name, values in finite.groupby("case_id", sort=False)["loss"]}
 
 
-def _names(names: Iterable[str], numbers: Mapping[str, int]) -> Names:
-    return tuple((name, numbers[name]) for name in dict.fromkeys(names))
-
-
-def _filled(
-    spec: Spec, rows: Sequence[Mapping[str, Any]], dashed: Sequence[Mapping[str, Any]] = (), rows_of: int = 0
-) -> Spec:
-    """Return a shape with its data; rows_of: how many rows it draws, 0 where its height is the shape's."""
-    height = {"height": max(_ROW_PX * rows_of, 60)} if rows_of else {}
-    return {**spec, **height, "datasets": {"rows": list(rows), "dashed": list(dashed)}}
-
-
-def _digits(values: Iterable[float]) -> list[float]:
-    """Return as many digits as can be seen: pages stay small."""
-    return [float(f"{value:.5g}") for value in values]
-
-
 def _share(row: Row) -> str:
     return "" if math.isnan(row["converged_share"]) else f"{row['converged_share']:.0%}"
-
-
-_DECILES = tuple(range(0, 101, 10))

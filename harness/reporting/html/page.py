@@ -14,10 +14,11 @@ from harness.reporting import comparison as drawn
 from harness.reporting import comparison_words as words
 from harness.reporting import history as past
 from harness.reporting.crossover import fastest_cells, paid_cells, told
-from harness.reporting.html import charts
+from harness.reporting.html import charts, charts_beside
 from harness.reporting.html.cells import Cell, Head, case_table, link_to_case
-from harness.reporting.html.charts import Chart, RunCharts
+from harness.reporting.html.charts import RunCharts
 from harness.reporting.html.embedded import as_json, chart_runtime, render
+from harness.reporting.html.figures import Chart
 from harness.reporting.html.verdict import verdict_of
 from harness.tables.cells import environment_of
 
@@ -63,8 +64,8 @@ def run_page(content: RunContent, place: Place | None = None) -> str:
     """Return the page of a run: one that stands alone, or one of a site."""
     figures = charts.run_charts(content.summary, content.convergence)
     compared, history = content.compared, content.history
-    change = compared and charts.changes(compared)
-    trend = history and charts.trends(history)
+    change = compared and charts_beside.changes(compared)
+    trend = history and charts_beside.trends(history)
     shown = [*figures.all(), *filter(None, (change, trend))]
     first = content.summary.iloc[0]
     return render(
