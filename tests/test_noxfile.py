@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -312,18 +313,21 @@ def test_the_cpu_build_is_pinned_and_an_unreachable_index_is_not_used(tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "tag", "wanted"),
     [
-        (["--engine", "autograd"], "cpu", ()),
-        (["--engine", "jax_scan", "--engine", "autograd"], "cpu", ("jax=={}",)),
-        (["run", "--engine=jax_scan"], "cu130", ("jax[cuda13]=={}",)),
-        (["--engine", "jax_scan"], "cu126", ("jax[cuda12]=={}",)),
+        (["--engine", "autograd", "--workload", "line"], "cpu", ()),
+        (["--engine", "jax_scan", "--engine", "autograd"], "cpu", ("jax=={jax}",)),
+        (["run", "--engine=jax_scan"], "cu130", ("jax[cuda13]=={jax}",)),
+        (["--engine", "jax_scan"], "cu126", ("jax[cuda12]=={jax}",)),
+        (["--workload", "digits", "--seeds", "8"], "cu130", (noxfile.SCIKIT_LEARN,)),
+        (["ab", "main", "--workload=digits", "--engine=jax_scan"], "cpu", (noxfile.SCIKIT_LEARN, "jax=={jax}")),
+        (["--workload", "mine/digits.py:Digits"], "cpu", ()),
     ],
 )
-def test_jax_is_installed_only_for_its_engine_and_for_the_cuda_that_torch_has(arguments, tag, wanted):
-    assert noxfile.jax(arguments, tag) == tuple(each.format(noxfile.JAX) for each in wanted)
+def test_what_a_name_needs_is_installed_where_it_is_named_and_for_the_cuda_that_torch_has(arguments, tag, wanted):
+    assert noxfile.needed_by(arguments, tag) == tuple(each.format(jax=noxfile.JAX) for each in wanted)
 
 
 @pytest.mark.parametrize("session", ["bench_cpu", "bench_cuda", "ab"])
-def test_the_sessions_that_measure_install_jax_beside_torch(monkeypatch, session):
+def test_the_sessions_that_measure_install_it_beside_torch(monkeypatch, session):
     installed = []
     monkeypatch.setattr(noxfile, "cuda_tag", lambda: "cu130")
     monkeypatch.setattr(noxfile, "install_torch", lambda _session, tag, *tools: installed.append((tag, *tools)) or "py")
@@ -331,6 +335,13 @@ def test_the_sessions_that_measure_install_jax_beside_torch(monkeypatch, session
     getattr(noxfile, session)(SimpleNamespace(posargs=["--engine", "jax_scan"], venv_backend="virtualenv"))
     [(tag, jax)] = installed
     assert (tag, jax) in (("cpu", f"jax=={noxfile.JAX}"), ("cu130", f"jax[cuda13]=={noxfile.JAX}"))
+
+
+def test_whatever_a_name_needs_is_an_extra_of_the_project():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for name, extra in (("digits", "digits"), ("jax_scan", "jax")):
+        (requirement,) = noxfile.needed_by([name])
+        assert requirement.partition("==")[0] in {re.split("[<>=]", wanted)[0] for wanted in extras[extra]}
 
 
 # Images
@@ -400,7 +411,8 @@ def test_the_image_sessions_say_in_one_line_what_is_missing(checkout, body, argu
 def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
     listed = [line[2:].split(" -> ") for line in nox(checkout, "-l").stdout.splitlines() if " -> " in line]
     assert [name for name, _ in listed] == [
-        *("tests", "tests_deploy", "skypilot", "tests_cloud", "tests_distributed", "tests_report", "tests_ray"),
+        *("tests", "tests_deploy", "skypilot", "tests_cloud", "tests_distributed"),
+        *("tests_report", "tests_ray", "tests_triton"),
         *("lint", "types", "imports", "bench_cpu", "bench_cuda", "ab", "compare", "history", "report", "export"),
         *("error_rates", "microbench", "docker_build", "docker_bench", "docker_test", "docker_lock"),
     ]

@@ -32,7 +32,7 @@ _PLAN = (
     click.option("--workload", multiple=True, metavar="NAME", help="Only this one; file.py:Name for your own."),
     click.option("--engine", multiple=True, metavar="NAME", help="Only this one; all; file.py:Name for your own."),
     click.option("--device", multiple=True, metavar="DEVICE", help="cpu, cuda or cuda:N."),
-    click.option("--dtype", multiple=True, metavar="DTYPE", help="float32 or float64."),
+    click.option("--dtype", multiple=True, metavar="DTYPE", help="float32 (the default), float64, tf32 or bfloat16."),
     click.option("--batch-size", multiple=True, type=int, metavar="N", help="Only this one."),
     click.option(
         "--threads", multiple=True, type=int, metavar="N", help="torch's threads; default: the cores that are free."

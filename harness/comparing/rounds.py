@@ -10,7 +10,7 @@ from harness.comparing.rule import LEVEL, MOST_SAME, Array, Comparison, compare_
 
 POWER = 0.95
 MOST_ROUNDS = 200  # nobody waits for more
-TABLE_CASES = 21  # as many as a run without options has
+TABLE_CASES = 26  # as many as a run without options has
 
 _REPLICATES = 4000
 

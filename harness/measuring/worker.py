@@ -116,14 +116,15 @@ class Worker:
         if self._request.threads is not None:
             torch.set_num_threads(self._request.threads)
         # NVIDIA's images turn it on; a case of float32 is one.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        tf32 = self._request.case.dtype == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
     def _setup(self) -> Prepared:
         import torch
 
         from harness.measuring.device import device_of
         from harness.measuring.peers import ALONE, Ranks
-        from harness.training import loading, members, reference, trial
+        from harness.training import loading, members, precision, reference, trial
         from harness.training.contract import UNROLLED
 
         case, facts = self._request.case, self.record.facts
@@ -132,7 +133,7 @@ class Worker:
         facts["cpus"] = list(self._all_cpus) if case.ranks > 1 else own
         if case.device.startswith("cuda") and not torch.cuda.is_available():
             raise CaseEnded(Outcome.UNSUPPORTED, "torch finds no CUDA device; use --device cpu")
-        device, dtype = self._join(), getattr(torch, case.dtype)
+        device, (dtype, mixed) = self._join(), precision.of(case.dtype)
         measured = device_of(device, self._request.fast_core_ns)
         broken = functools.partial(seal.broken, seal.take())
         workload = loading.load_workload(case.workload)
@@ -143,9 +144,11 @@ class Worker:
             raise CaseEnded(
                 Outcome.UNSUPPORTED, f"engine {label(case.engine)} trains in one process; several ranks take ddp"
             )
-        problem = trial.problem_of(workload, case.batch_size, device, dtype)
+        problem = trial.problem_of(workload, case.batch_size, device, dtype, mixed)
         facts["parameters"] = sum(value.numel() for value in problem.template.parameters())
-        reason = reference.unbounded(problem) or engine.unsupported(problem, case)
+        reason = (
+            precision.missing(case, engine, device) or reference.unbounded(problem) or engine.unsupported(problem, case)
+        )
         if reason is not None:
             raise CaseEnded(Outcome.UNSUPPORTED, reason)
         start = trial.begin(workload, case.batch_size, self._request.round, device, dtype)

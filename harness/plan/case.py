@@ -1,5 +1,6 @@
 """A case: one thing to be measured, with a stable and readable name."""
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,6 +17,13 @@ MAX_RANKS = 1024
 
 _REFERENCE = r"((?:[^:]*\.py:)?[^/:]+)"
 _CASE_ID = re.compile(rf"{_REFERENCE}/{_REFERENCE}/([^/]+)/([^/]+)/b(\d{{1,9}})(?:/t(\d{{1,4}}))?(?:/r(\d{{1,4}}))?")
+_HALF = ("float16", "fp16", "f16", "half")
+_OTHER_NAMES = {
+    **dict.fromkeys(("fp32", "f32", "float", "single"), "float32"),
+    **dict.fromkeys(("fp64", "f64", "double"), "float64"),
+    **dict.fromkeys(("bf16", "bfloat"), "bfloat16"),
+    **dict.fromkeys(("tensorfloat32", "tfloat32"), "tf32"),
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -24,7 +32,7 @@ class Case:
 
     workload, engine: names of the catalogue or `/absolute/file.py:Name`.
     device: `cpu`, `cuda` or `cuda:N`.
-    dtype: `float32` or `float64`.
+    dtype: one of DTYPES; `tf32` and `bfloat16` have float32 parameters and less precise products.
     batch_size: points per update, 1 to 2**28.
     threads: torch's intra-op threads, of each rank; None leaves the choice to torch.
     ranks: processes that train together, each on its share of every batch; they divide it.
@@ -99,8 +107,7 @@ def checked(case: Case) -> Case:
 def _check_values(case: Case) -> None:
     """Raise PlanError unless device, dtype, batch size, threads and ranks are such as can be measured somewhere."""
     known_device(case.device)
-    if case.dtype not in DTYPES:
-        raise PlanError(f"dtype {shown(case.dtype)}: use {' or '.join(DTYPES)}")
+    known_dtype(case.dtype)
     whole_number("batch size", case.batch_size, 1, MAX_BATCH_SIZE)
     if case.threads is not None:
         whole_number("threads", case.threads, 1, MAX_THREADS)
@@ -121,6 +128,18 @@ def known_device(device: object) -> str:
         }.get(str(device)[:9].partition(":")[0], "use cpu, cuda or cuda:N")
         raise PlanError(f"device {shown(device)}: {hint}")
     return device
+
+
+def known_dtype(dtype: object) -> str:
+    """Return the name of a dtype if cases have it; raises PlanError, with what may have been meant, otherwise."""
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        name = str(dtype)[:20].lower()
+        meant = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, DTYPES, n=1)), None)
+        hint = f"did you mean {meant!r}?" if meant else f"use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}"
+        if name in _HALF:
+            hint = "gradients that small need a scaled loss, which no engine has; use bfloat16"
+        raise PlanError(f"dtype {shown(dtype)}: {hint}")
+    return dtype
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:

@@ -22,8 +22,10 @@ class Entry:
 
     target: where it is, as `module:attribute`.
     summary: one line; for an engine, who would choose it.
-    process_s: seconds that one warm process of it takes besides its timing, for the estimate before a run.
+    process_s: seconds that one warm process of it takes besides its timing, for the estimate before a run; for a
+        workload, how many more than of `line`.
     compile_s: seconds its first, cold compile adds.
+    seed_s: seconds that a seed of a workload trains.
     device: the only kind, `cpu` or `cuda`, that an engine is for; elsewhere it is left out unless it is named.
     """
 
@@ -31,6 +33,7 @@ class Entry:
     summary: str
     process_s: float = 0.0
     compile_s: float = 0.0
+    seed_s: float = 0.02
     device: str = ""
 
     def is_for(self, device: str) -> bool:
@@ -90,6 +93,7 @@ ENGINES: Mapping[str, Entry] = {
         f"{_ENGINES}.numpy:Numpy",
         "gradients by hand in numpy, in place: what is left without any framework",
         1.7,
+        device="cpu",
     ),
     "fused": Entry(
         f"{_ENGINES}.fused:Fused",
@@ -100,7 +104,7 @@ ENGINES: Mapping[str, Entry] = {
     "jax_scan": Entry(
         f"{_ENGINES}.jax_scan:JaxScan",
         "another framework: JAX, whole stretches of training in one XLA program; needs the extra jax",
-        4,
+        5,
     ),
     "func_grad_compile": Entry(
         f"{_ENGINES}.func_grad_compile:FuncGradCompile",
@@ -119,28 +123,33 @@ ENGINES: Mapping[str, Entry] = {
         "compile_step with mode reduce-overhead, on a GPU: CUDA graphs for the asking",
         8,
         10,
+        device="cuda",
     ),
     "compile_max_autotune": Entry(
         f"{_ENGINES}.compile_modes:CompileMaxAutotune",
         "compile_step with mode max-autotune, on a GPU: for large layers and long trainings",
         8,
         60,
+        device="cuda",
     ),
     "cuda_graph_manual": Entry(
         f"{_ENGINES}.cuda_graph:CudaGraphManual",
         "manual as a CUDA graph, 20 updates a launch: the least that torch's own kernels take",
         4,
+        device="cuda",
     ),
     "cuda_graph_autograd": Entry(
         f"{_ENGINES}.cuda_graph:CudaGraphAutograd",
         "autograd as a CUDA graph, 20 updates a launch: a graph's speed without a compiler",
         4,
+        device="cuda",
     ),
     "cuda_graph_compile": Entry(
         f"{_ENGINES}.cuda_graph:CudaGraphCompile",
         "compile_step as a CUDA graph, 20 updates a launch: fused kernels and no overhead",
         8,
         10,
+        device="cuda",
     ),
     "ddp": Entry(
         f"{_ENGINES}.ddp:Ddp",
@@ -157,15 +166,38 @@ ENGINES: Mapping[str, Entry] = {
 WORKLOADS: Mapping[str, Entry] = {
     "line": Entry(f"{_WORKLOADS}.line:Line", "y = 2x + 1 with noise, learnt by a 1-10-1 ReLU network"),
     "line_deep": Entry(f"{_WORKLOADS}.line_deep:LineDeep", "the same with a second hidden layer, 1-10-10-1"),
+    "tanh_deep": Entry(
+        f"{_WORKLOADS}.tanh_deep:TanhDeep",
+        "the same by eight hidden layers of 16 tanh units: next to no work in many calls",
+        process_s=0.5,
+        seed_s=0.3,
+    ),
+    "digits": Entry(
+        f"{_WORKLOADS}.digits:Digits",
+        "1,797 hand-written digits by a 64-32-10 ReLU network, accuracy of 297 held out; needs scikit-learn",
+        seed_s=0.3,
+    ),
+    "medium": Entry(
+        f"{_WORKLOADS}.medium:Medium",
+        "ten classes by a 256-1024-1024-10 network: enough work for several ranks",
+        process_s=3,
+        seed_s=3,
+    ),
     "wide": Entry(
-        f"{_WORKLOADS}.wide:Wide", "ten classes by a 256-1024-1024-10 network: enough work for several ranks"
+        f"{_WORKLOADS}.wide:Wide",
+        "ten classes by a 1024-4096-4096-10 network: enough work for a whole GPU",
+        process_s=180,
+        seed_s=20,
     ),
 }
 
 GROUPS = {"engine": "gradient_harness.engines", "workload": "gradient_harness.workloads"}
 CATALOGUES: Mapping[str, Mapping[str, Entry]] = {"engine": ENGINES, "workload": WORKLOADS}
 
-DTYPES = ("float32", "float64")
+PLAIN_DTYPES = ("float32", "float64")
+# Products are less precise than parameters and data, which are float32.
+MIXED_DTYPES = ("tf32", "bfloat16")
+DTYPES = (*PLAIN_DTYPES, *MIXED_DTYPES)
 
 # A name goes into case ids, CSV cells and onto terminals: none of their readers sees anything special in it.
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")

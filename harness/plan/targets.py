@@ -20,7 +20,8 @@ class ConvergenceTargets:
     min_converged_share: for the lower bound of the 95 % Wilson interval of the share of seeds converged.
     max_median_loss, min_median_accuracy: for the medians over seeds.
 
-    Final loss and accuracy are of the whole data set after the last update. Each is a finite number, else PlanError:
+    Final loss and accuracy are of the whole data set after the last update; where the workload holds points out, its
+    accuracy is of those. Each is a finite number, else PlanError:
     JSON has no other, and the journal keeps them.
     """
 

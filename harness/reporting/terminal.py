@@ -80,6 +80,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int],
     ("engine", lambda row: Text(row["engine"]), 0),
     ("outcome", lambda row: _word(row["outcome"]), 0),
     ("machine", lambda row: Text(row["machine"]), 0),
+    ("dtype", lambda row: Text(row["dtype"]), 0),
     ("step", lambda row: duration(row["step_ns"]), 0),
     ("±", lambda row: half_width(row["step_ns"], row["step_ns_low"], row["step_ns_high"]), 4),
     ("latency", lambda row: duration(row["latency_ns"]) if _on_gpu(row) else "", 3),
@@ -95,18 +96,19 @@ _COLUMNS: tuple[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int],
 )
 _NUMBERS = {"batch", "step", "±", "latency", "device", "samples/s", "× autograd", "× floor", "loss p50", "converged"}
 _NUMBERS |= {"first call cold/warm"}
-# Left out where no row has anything there, or where all rows are of one machine.
-_OPTIONAL = {"× floor", "machine", "latency", "device", "disturbed"}
+# Left out where all rows have the same, or where no row has anything there.
+_VARIED = ("machine", "dtype")
+_OPTIONAL = {*_VARIED, "× floor", "latency", "device", "disturbed"}
 
 
 def _summary_table(console: Console, summary: pd.DataFrame) -> Table:
     """Draw the summary with as many columns as the terminal is wide."""
     rows = summary.to_dict("records")
-    several = summary["machine"].nunique() > 1
+    several = {name: summary[name].nunique() > 1 for name in _VARIED}
     shown = [
         each
         for each in _COLUMNS
-        if each[0] not in _OPTIONAL or (several if each[0] == "machine" else any(str(each[1](row)) for row in rows))
+        if each[0] not in _OPTIONAL or several.get(each[0], any(str(each[1](row)) for row in rows))
     ]
     for given_up in range(max(order for _, _, order in _COLUMNS) + 1):
         kept = [column for column in shown if column[2] == 0 or column[2] > given_up]

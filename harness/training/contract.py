@@ -21,6 +21,9 @@ UNROLLED = 20
 class Workload(Protocol):
     """What is trained. Add one with a file like `training/workloads/line.py`, or your own `path/to/file.py:Name`.
 
+    One that keeps points that no update sees has `held_out(batch_size, seed)`, which returns them as `data` does and
+    may draw from the generator as well, after everything else: accuracy is of these then, the loss of those trained on.
+
     loss: a torch loss module with mean reduction, called as `loss(outputs, targets)`.
     learning_rate: of plain SGD.
     epochs: passes over the data set, each `points // batch_size` updates.
@@ -56,12 +59,14 @@ class Problem:
     loss: the loss module.
     learning_rate: of plain SGD.
     batch_size: points per update.
+    mixed: `tf32` or `bfloat16` where products are less precise than the parameters; else empty.
     """
 
     template: nn.Module
     loss: nn.Module
     learning_rate: float
     batch_size: int
+    mixed: str = ""
 
     def model(self) -> nn.Module:
         """Return a copy of the model that the engine may keep and change."""
@@ -70,10 +75,25 @@ class Problem:
     def forward_loss(self, model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the loss of a batch, 0-d, as a function of its inputs and targets [batch, …], in the case's precision.
 
-        Whoever differentiates a module takes this, so that a precision is written down once.
+        Whoever differentiates a module takes this, so that a precision is written down once. `tf32` is no business of
+        it: the process has it on or off.
         """
-        loss = self.loss
-        return lambda inputs, targets: loss(model(inputs), targets)
+        loss, device = self.loss, self.device.type
+        if self.mixed != "bfloat16":
+            return lambda inputs, targets: loss(model(inputs), targets)
+
+        def in_bfloat16(inputs: Tensor, targets: Tensor) -> Tensor:
+            # Every weight is cast once per update: there is nothing to cache, and graph capture trips over the cache.
+            with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
+                value: Tensor = loss(model(inputs), targets)
+            return value
+
+        return in_bfloat16
+
+    @property
+    def precision(self) -> str:
+        """The dtype of the case, as the catalogue names it."""
+        return self.mixed or str(self.dtype).removeprefix("torch.")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -109,6 +129,9 @@ class Updates(Protocol):
 
 class Engine(Protocol):
     """One way to make SGD updates. Add one with a file like `training/engines/autograd.py`, or your own.
+
+    One with `dtypes = DTYPES` takes every dtype of the catalogue, as whoever differentiates `Problem.forward_loss`
+    does; without it, it takes PLAIN_DTYPES.
 
     One with `takes_ranks = True` may be one of several that train together (`training.ranks`): each is given whole
     batches and takes its share, and all end every call with the same losses, of the whole batch, and the same weights.

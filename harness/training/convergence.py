@@ -5,20 +5,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.func import functional_call
 
 from harness.training.contract import Problem, Updates, Workload
 from harness.training.gate import load
-from harness.training.trial import begin
+from harness.training.trial import Trial, begin
 
 
 @dataclass(frozen=True)
 class SeedResult:
-    """How one seed ended, over the whole data set after the last update.
+    """How one seed ended, after the last update.
 
-    updates: SGD updates made. loss: of the workload's loss. accuracy: 0 to 1. r2: 1 - residual over total sum of
-    squares; NaN where targets are classes. converged: within the workload's `max_loss` and `min_accuracy`.
+    updates: SGD updates made. loss: of the workload's loss, over all points trained on. accuracy: 0 to 1, and r2: 1 -
+    residual over total sum of squares, NaN where targets are classes; both over the same points, or over those held out
+    where the workload holds some out. converged: within the workload's `max_loss` and `min_accuracy`.
     epochs_to_target: the first epoch after which it was converged, counted from 1; None if never.
     """
 
@@ -41,23 +41,29 @@ def train_seeds(workload: Workload, problem: Problem, updates: Updates, seeds: i
         for epoch, (inputs, targets) in zip(range(1, workload.epochs + 1), trial.epochs(), strict=False):
             updates(inputs, targets)
             made += len(inputs)
-            loss, accuracy, r2 = evaluate(workload, problem, updates, trial.inputs, trial.targets)
+            loss, accuracy, r2 = evaluate(workload, problem, updates, trial)
             if reached is None and _converged(workload, loss, accuracy):
                 reached = epoch
         yield SeedResult(seed, made, loss, accuracy, r2, _converged(workload, loss, accuracy), reached)
 
 
 @torch.no_grad()
-def evaluate(
-    workload: Workload, problem: Problem, updates: Updates, inputs: Tensor, targets: Tensor
-) -> tuple[float, float, float]:
-    """Return loss, accuracy and R² of the engine's present weights over inputs [points, features]."""
-    outputs = functional_call(problem.template, updates.parameters(), (inputs,))
+def evaluate(workload: Workload, problem: Problem, updates: Updates, trial: Trial) -> tuple[float, float, float]:
+    """Return loss, accuracy and R² of the engine's present weights over a trial's points.
+
+    Where points are held out, accuracy and R² are of those.
+    """
+    weights, targets = updates.parameters(), trial.targets
+    outputs = functional_call(problem.template, weights, (trial.inputs,))
+    loss = problem.loss(outputs, targets).item()
+    if trial.held_out is not None:
+        inputs, targets = trial.held_out
+        outputs = functional_call(problem.template, weights, (inputs,))
     r2 = math.nan
     if targets.is_floating_point():
         residual, total = (outputs - targets).square().sum(), (targets - targets.mean()).square().sum()
         r2 = 1 - (residual / total).item()
-    return problem.loss(outputs, targets).item(), workload.accuracy(outputs, targets).item(), r2
+    return loss, workload.accuracy(outputs, targets).item(), r2
 
 
 def _converged(workload: Workload, loss: float, accuracy: float) -> bool:

@@ -17,7 +17,9 @@ from torch.nn import functional
 from harness.plan.outcome import CaseEnded, Outcome
 from harness.training import ranks
 from harness.training.contract import Problem, Updates
-from harness.training.reference import TOLERANCES, Expected, expected_update, float64_model, reference_step
+from harness.training.reference import Expected, expected_update, float64_model, trained_freely
+from harness.training.together import Together
+from harness.training.tolerances import TOLERANCES
 
 GATE_UPDATES = 20
 # Single updates of a timed block that are checked as those of the gate.
@@ -25,8 +27,9 @@ SINGLE_UPDATES = 8
 # An engine that unrolls may take another graph for the last updates of a call: a few units of rounding, in units of the
 # gate's limit. A gradient cast to fp16 shows as 40.
 CALLS_OF_MANY = 4.0
-# How many times as far from the reference as one that is off by a rounding after each update.
-ROUNDINGS = 16.0
+# What weights may differ by however stable training is: so many roundings of what they are stored in, or the so many-th
+# part of one of what they are multiplied in.
+STORED = 16.0
 # The error that rounding makes is the largest so many updates before and after.
 NEARBY = 20
 # Updates of a block that are held against the reference where it is not that of single updates to the last bit.
@@ -40,7 +43,7 @@ def check_updates(problem: Problem, updates: Updates, inputs: Tensor, targets: T
     error and limit, or `not_converged` when the reference itself leaves the numbers of the dtype.
     """
     model = float64_model(problem)
-    worst = 0.0
+    worst, together = 0.0, Together()
     for step, (batch, target) in enumerate(zip(inputs, targets, strict=True), start=1):
         before = _snapshot(updates, problem)
         expected = _expected(model, problem, step, before, batch, target)
@@ -49,8 +52,12 @@ def check_updates(problem: Problem, updates: Updates, inputs: Tensor, targets: T
             worst = max(worst, _check_loss(step, losses, expected))
             after = _snapshot(updates, problem)
             worst = max(worst, _check_parameters(step, after, expected))
+        together.add(before, after, expected)
         ranks.check_same(after, f"update {step}: ")
-    return worst
+    if len(inputs) < GATE_UPDATES:
+        return worst
+    with ranks.together():
+        return max(worst, together.check(problem))
 
 
 def _expected(
@@ -155,19 +162,22 @@ def _check_rounding(
     each update. Where training is unstable that is much, elsewhere a few units.
     """
     count = min(len(inputs), REFERENCE_UPDATES)
-    clean, right = _reference(problem, inputs[:count], targets[:count], block.start, noise=0.0)
-    noisy, off = _reference(problem, inputs[:count], targets[:count], block.start, torch.finfo(problem.dtype).eps)
-    unit = ROUNDINGS * torch.finfo(problem.dtype).eps
+    clean, right = trained_freely(problem, inputs[:count], targets[:count], block.start, rounded=False)
+    noisy, off = trained_freely(problem, inputs[:count], targets[:count], block.start, rounded=True)
+    tolerance = TOLERANCES[problem.precision]
+    unit = tolerance.roundings * tolerance.eps
     # At single updates the two may meet by chance.
     nearby = functional.max_pool1d((noisy - clean).abs()[None], 2 * NEARBY + 1, stride=1, padding=NEARBY)[0]
-    allowed = ROUNDINGS * nearby + unit * clean.abs()
+    allowed = tolerance.roundings * nearby + unit * clean.abs()
     _reject_off("the float64 reference has", block.losses[:count], clean, allowed)
     # Beyond, the engine's own updates are the measure: an error grows and shrinks there as it did before.
-    loose = TOLERANCES[problem.dtype].trajectory * (losses.abs() + losses[0].abs()) + allowed.max()
+    loose = tolerance.trajectory * (losses.abs() + losses[0].abs()) + allowed.max()
     _reject_off("the same updates made one by one give", block.losses, losses.double(), loose)
+    stored = max(STORED * torch.finfo(problem.dtype).eps, tolerance.eps / STORED)
     for name, value in (right if count == len(inputs) else end).items():
         gap = (block.end[name] - value).abs().max().item()
-        limit = ROUNDINGS * max((off[name] - right[name]).abs().max().item(), unit * (1 + value.abs().max().item()))
+        least = stored * (1 + value.abs().max().item())
+        limit = tolerance.roundings * max((off[name] - right[name]).abs().max().item(), least)
         if not gap <= limit:
             raise CaseEnded(
                 Outcome.REJECTED,
@@ -187,23 +197,6 @@ def _reject_off(what: str, timed: Tensor, wanted: Tensor, allowed: Tensor) -> No
             f"while timed, the loss of update {step + 1} is {timed[step].item():.7g}; {what} "
             f"{wanted[step].item():.7g}: off by {error[step].item():.1e}, limit {allowed[step].item():.1e}",
         )
-
-
-def _reference(
-    problem: Problem, inputs: Tensor, targets: Tensor, start: Mapping[str, Tensor], noise: float
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Train the reference freely; return losses [steps] and weights. noise: relative error of weights after each."""
-    model, losses = float64_model(problem), []
-    parameters = {name: value.double() for name, value in start.items()}
-    generator = torch.Generator(inputs.device).manual_seed(0)
-    for batch, target in zip(inputs, targets, strict=True):
-        loss, parameters = reference_step(model, problem, parameters, batch, target)
-        losses.append(loss)
-        if noise:
-            for value in parameters.values():
-                signs = torch.randint(0, 2, value.shape, generator=generator, device=value.device)
-                value.mul_(1 + noise * (2 * signs - 1))
-    return torch.stack(losses), parameters
 
 
 def _check_last_update(problem: Problem, updates: Updates, inputs: Tensor, targets: Tensor, block: TimedBlock) -> None:
@@ -247,7 +240,7 @@ def check_loaded(now: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) ->
 def _check_trajectory(problem: Problem, block: TimedBlock, inputs: Tensor, targets: Tensor) -> None:
     """Hold a block's first losses against float64 updates from its start that never look at the engine again."""
     model = float64_model(problem)
-    limit = TOLERANCES[problem.dtype].trajectory
+    limit = TOLERANCES[problem.precision].trajectory
     parameters: Mapping[str, Tensor] = block.start
     values = block.losses[:GATE_UPDATES].tolist()
     for step, (value, batch, target) in enumerate(zip(values, inputs, targets, strict=False), start=1):

@@ -20,8 +20,8 @@ from harness.training.steps import Step
 def manual_step(problem: Problem, model: nn.Module) -> Step:
     """Return one SGD update of a model, by hand; its layers and loss must be known to `rules.missing_rule`."""
     model.requires_grad_(requires_grad=False)
-    layers = [_LAYERS[type(layer)](layer) for _, layer in chain(model)]
-    loss_and_gradient = _LOSSES[type(problem.loss)]
+    layers = [LAYERS[type(layer)](layer) for _, layer in chain(model)]
+    loss_and_gradient = LOSSES[type(problem.loss)]
     learning_rate = problem.learning_rate
 
     def update(inputs: Tensor, targets: Tensor) -> Tensor:
@@ -148,14 +148,14 @@ def _cross_entropy(y: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return loss, (log_probability.exp() - one_hot.to(y.dtype)) / batch
 
 
-_LAYERS: Mapping[type[nn.Module], Any] = {
+LAYERS: Mapping[type[nn.Module], Any] = {
     nn.Linear: _Linear,
     nn.ReLU: _ReLU,
     nn.Tanh: _Tanh,
     nn.Sigmoid: _Sigmoid,
     nn.GELU: _GELU,
 }
-_LOSSES: Mapping[type[nn.Module], Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+LOSSES: Mapping[type[nn.Module], Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     nn.MSELoss: _mse,
     nn.CrossEntropyLoss: _cross_entropy,
 }

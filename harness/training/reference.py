@@ -3,10 +3,9 @@
 The bound is elementwise: `c · eps · Σ|terms of that sum|`, plus the whole contribution of every point whose input to
 a ReLU lies within rounding of its kink, because an honest engine may take either side there. The sums of absolute
 terms are the update's own arithmetic with every value replaced by its magnitude: forward |x||W|ᵀ + |b|, backward
-|δ||W|, gradient |δ|ᵀ|x|. See `TOLERANCES` for the constants and what they were measured on.
+|δ||W|, gradient |δ|ᵀ|x|. See `training.tolerances` for the constants and what they were measured on.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,36 +16,7 @@ from torch.func import functional_call
 from harness.training.contract import Problem
 from harness.training.layers import chain, describe
 from harness.training.rules import has_loss_rule
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What the gate allows an honest engine of one dtype.
-
-    update: c of the elementwise bound of one update, in units of eps · Σ|terms|, up to SUMMED points per batch; beyond
-        that it grows with the root of their number, as the error of a sum taken term by term does.
-    trajectory: relative difference of a loss from the free reference trajectory, over the first twenty updates.
-    """
-
-    update: float
-    trajectory: float
-
-    def constant(self, batch_size: int) -> float:
-        """Return c for batches of this many points."""
-        return self.update * max(1.0, math.sqrt(batch_size / SUMMED))
-
-
-SUMMED = 1000
-
-# Measured with manual, autograd and compile_step on `line` and `line_deep`, up to 300 seeds × 50 updates: the largest
-# honest error is 1.3 units of eps · Σ|terms| at batch 10 and 100, 2.7 at 1 000, 12.3 at 10 000, 30.6 at 100 000
-# (the weight gradient's matrix product adds its terms in order); c is 16, 16, 16, 51 and 160 there. The smallest
-# structural mistakes start at thousands. Trajectories of twenty updates differ by at most 5e-5 in
-# float32 and 3e-14 in float64; one update skipped shows as 1e-2 and more.
-TOLERANCES: Mapping[torch.dtype, Tolerance] = {
-    torch.float32: Tolerance(update=16.0, trajectory=1e-3),
-    torch.float64: Tolerance(update=16.0, trajectory=1e-9),
-}
+from harness.training.tolerances import TOLERANCES, units
 
 
 @dataclass(frozen=True)
@@ -114,22 +84,51 @@ def reference_step(
     return loss.detach(), new
 
 
+def trained_freely(
+    problem: Problem, inputs: Tensor, targets: Tensor, start: Mapping[str, Tensor], *, rounded: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Train the reference from `start`, never looking at an engine; return losses [steps] and weights.
+
+    rounded: with every weight off by a rounding after each update – and in mixed precision by one of that, for as long
+    as gradients are taken.
+    """
+    model, losses = float64_model(problem), []
+    parameters = {name: value.double() for name, value in start.items()}
+    generator = torch.Generator(inputs.device).manual_seed(0)
+    for batch, target in zip(inputs, targets, strict=True):
+        seen = parameters
+        if rounded and problem.mixed:
+            seen = _off(parameters, TOLERANCES[problem.mixed].eps, generator)
+        loss, after = reference_step(model, problem, seen, batch, target)
+        losses.append(loss)
+        parameters = {name: value + (parameters[name] - seen[name]) for name, value in after.items()}
+        if rounded:
+            parameters = _off(parameters, torch.finfo(problem.dtype).eps, generator)
+    return torch.stack(losses), parameters
+
+
+def _off(parameters: Mapping[str, Tensor], share: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return weights that are all off by this share, up or down by chance."""
+    off = {}
+    for name, value in parameters.items():
+        signs = torch.randint(0, 2, value.shape, generator=generator, device=value.device)
+        off[name] = value * (1 + share * (2 * signs - 1))
+    return off
+
+
 def expected_update(
     model: nn.Module,
     problem: Problem,
     parameters: Mapping[str, Tensor],
     inputs: Tensor,
     targets: Tensor,
-    constant: float | None = None,
 ) -> Expected:
     """Return the reference update and the limits of an honest engine in the problem's dtype.
 
-    parameters: the engine's weights before the update, by name. constant: c instead of TOLERANCES'.
-    Every layer must be known to `unbounded`.
+    parameters: the engine's weights before the update, by name. Every layer must be known to `unbounded`.
     """
-    if constant is None:
-        constant = TOLERANCES[problem.dtype].constant(problem.batch_size)
-    unit = constant * torch.finfo(problem.dtype).eps
+    of = units(problem)
+    unit = of.sums
     loss, new = reference_step(model, problem, parameters, inputs, targets)
     weights = {name: value.double() for name, value in _detached(parameters).items()}
 
@@ -150,8 +149,8 @@ def expected_update(
             ):
                 full = f"{name}.{part}" if name else part
                 if full in weights:
-                    terms = weights[full].abs() + problem.learning_rate * terms
-                    limits[full] = unit * terms + problem.learning_rate * doubt
+                    off = unit * terms + doubt
+                    limits[full] = of.weights * weights[full].abs() + problem.learning_rate * off
         delta = _BACKWARD[type(layer)](layer, before, delta, _own(weights, name), unit)
     return Expected(loss, loss_limit, new, limits)
 
@@ -170,8 +169,16 @@ def _linear_backward(
     return _Signal(delta.value @ weight, delta.magnitude @ weight.abs(), delta.doubt @ weight.abs())
 
 
-def _elementwise_forward(layer: nn.Module, before: _Signal, _own: Mapping[str, Tensor]) -> _Signal:
-    """|f(x + e)| is off by at most |f'(x)|·e (all these functions have |f'| <= 1.13), plus its own rounding."""
+def _sigmoid_forward(layer: nn.Module, before: _Signal, _own: Mapping[str, Tensor]) -> _Signal:
+    """f(x + e) is off by |f'(x)|·e plus its own rounding, for functions as tanh that are accurate relative to f(x)."""
+    inputs = before.value.detach().requires_grad_()
+    value = layer(inputs)
+    (slope,) = torch.autograd.grad(value.sum(), inputs)
+    return _Signal(value.detach(), value.detach().abs() + slope.abs() * before.magnitude, before.doubt)
+
+
+def _gelu_forward(layer: nn.Module, before: _Signal, _own: Mapping[str, Tensor]) -> _Signal:
+    """f(x + e) is off by at most 1.13·e, the largest |f'|; x Φ(x) itself is accurate relative to x, not to f(x)."""
     value = layer(before.value)
     return _Signal(value, value.abs() + 1.13 * before.magnitude, before.doubt)
 
@@ -193,13 +200,15 @@ def _relu_backward(
 def _elementwise_backward(
     layer: nn.Module, before: _Signal, delta: _Signal, _own: Mapping[str, Tensor], _unit: float
 ) -> _Signal:
-    """δ f'(x), off by |δ error|·|f'| + |δ|·|f''|·|x error|; f' and f'' by float64 autograd of the layer itself."""
+    """δ f'(x), off by |δ error|·|f'| + |δ|·(|f''|·|x error| + 1); f' and f'' by float64 autograd of the layer itself.
+
+    The 1: f' is itself computed from numbers of the order of 1, so its own rounding is not relative to f'.
+    """
     inputs = before.value.detach().requires_grad_()
     (slope,) = torch.autograd.grad(layer(inputs).sum(), inputs, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.sum(), inputs)
     slope = slope.detach()
-    # f' is itself computed from numbers of the order of 1: its own rounding is not relative to f'.
-    magnitude = delta.magnitude * (1 + slope.abs()) + delta.magnitude * curvature.abs() * before.magnitude
+    magnitude = delta.magnitude * slope.abs() + delta.value.abs() * (1 + curvature.abs() * before.magnitude)
     return _Signal(delta.value * slope, magnitude, delta.doubt * slope.abs())
 
 
@@ -230,9 +239,9 @@ def _cross_entropy_backward(outputs: _Signal, targets: Tensor, unit: float) -> t
 _FORWARD: Mapping[type[nn.Module], Callable[[nn.Module, _Signal, Mapping[str, Tensor]], _Signal]] = {
     nn.Linear: _linear_forward,
     nn.ReLU: _relu_forward,
-    nn.Tanh: _elementwise_forward,
-    nn.Sigmoid: _elementwise_forward,
-    nn.GELU: _elementwise_forward,
+    nn.Tanh: _sigmoid_forward,
+    nn.Sigmoid: _sigmoid_forward,
+    nn.GELU: _gelu_forward,
 }
 _BACKWARD: Mapping[type[nn.Module], Callable[[nn.Module, _Signal, _Signal, Mapping[str, Tensor], float], _Signal]] = {
     nn.Linear: _linear_backward,

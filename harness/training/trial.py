@@ -28,6 +28,7 @@ class Trial:
     inputs: [points, features]; targets: [points, outputs]; both on the case's device.
     parameters: the starting weights by name.
     orders: for each epoch the order of the points, each [points]; None where one batch is the whole data set.
+    held_out: inputs and targets of the points that no update sees; None where the workload has none.
     """
 
     inputs: Tensor
@@ -35,6 +36,7 @@ class Trial:
     parameters: dict[str, Tensor]
     orders: tuple[Tensor, ...] | None
     batch_size: int
+    held_out: tuple[Tensor, Tensor] | None = None
 
     def epochs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs [updates, batch, features] and targets [updates, batch, outputs] epoch by epoch, for ever.
@@ -72,9 +74,10 @@ class Trial:
 
 
 def begin(workload: Workload, batch_size: int, seed: int, device: torch.device, dtype: torch.dtype) -> Trial:
-    """Draw data, weights and shuffles of one seed, in this order, and put them on the device in the dtype.
+    """Draw data, weights, shuffles and what is held out of one seed, in this order; place them on the device.
 
-    Leaves torch's global random state as it was. Raises ValueError when the workload gives fewer points than a batch.
+    Leaves torch's global random state as it was. Raises ValueError when the workload gives fewer points than a batch,
+    or not as many inputs as targets.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -87,12 +90,14 @@ def begin(workload: Workload, batch_size: int, seed: int, device: torch.device, 
         orders = None
         if len(inputs) // batch_size > 1:
             orders = tuple(torch.randperm(len(inputs)).to(device) for _ in range(workload.epochs))
+        held_out = _held_out(workload, batch_size, seed)
     return Trial(
         inputs=_placed(inputs, device, dtype),
         targets=_placed(targets, device, dtype),
         parameters={name: value.detach().to(device=device, dtype=dtype) for name, value in model.named_parameters()},
         orders=orders,
         batch_size=batch_size,
+        held_out=held_out and (_placed(held_out[0], device, dtype), _placed(held_out[1], device, dtype)),
     )
 
 
@@ -153,8 +158,10 @@ def is_repeated(batches: Tensor) -> bool:
     return len(batches) > 0 and batches.stride(0) == 0
 
 
-def problem_of(workload: Workload, batch_size: int, device: torch.device, dtype: torch.dtype) -> Problem:
-    """Return the problem that engines are prepared for."""
+def problem_of(
+    workload: Workload, batch_size: int, device: torch.device, dtype: torch.dtype, mixed: str = ""
+) -> Problem:
+    """Return the problem that engines are prepared for; dtype: of the parameters, mixed: as `Problem` has it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = workload.model(0)
@@ -163,7 +170,18 @@ def problem_of(workload: Workload, batch_size: int, device: torch.device, dtype:
         loss=workload.loss,
         learning_rate=workload.learning_rate,
         batch_size=batch_size,
+        mixed=mixed,
     )
+
+
+def _held_out(workload: Workload, batch_size: int, seed: int) -> tuple[Tensor, Tensor] | None:
+    draw = getattr(workload, "held_out", None)
+    if draw is None:
+        return None
+    inputs, targets = draw(batch_size, seed)
+    if not len(inputs) or len(inputs) != len(targets):
+        raise ValueError(f"the workload holds out {len(inputs)} inputs and {len(targets)} targets")
+    return inputs, targets
 
 
 def _placed(points: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -26,7 +26,7 @@ from harness.measuring.device import Cpu
 from harness.measuring.sampling import Rule
 from harness.measuring.timing import Timer, check_singles, check_timed, time_latency, time_updates
 from harness.plan.outcome import CaseEnded
-from harness.training import loading
+from harness.training import loading, precision
 from harness.training.contract import Problem, Updates
 from harness.training.engines.autograd import Autograd
 from harness.training.engines.manual import Manual
@@ -34,7 +34,7 @@ from harness.training.gate import GATE_UPDATES, check_updates, load
 from harness.training.trial import begin, problem_of
 
 ENGINES = ("manual", "autograd", "compile", "compile_step", "in between")
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16")
 BATCH_SIZES = (10, 100, 1000)
 MS = 1_000_000
 RULE = Rule(block_ns=MS, warm_up_ns=0, min_blocks=2, budget_ns=2 * MS)
@@ -76,8 +76,8 @@ def rejections(combination: Combination) -> tuple[Combination, list[str], float,
     torch.set_num_threads(1)
     began = time.monotonic()
     workload = loading.load_workload(combination.workload)
-    dtype, cpu = getattr(torch, combination.dtype), torch.device("cpu")
-    problem = problem_of(workload, combination.batch_size, cpu, dtype)
+    (dtype, mixed), cpu = precision.of(combination.dtype), torch.device("cpu")
+    problem = problem_of(workload, combination.batch_size, cpu, dtype, mixed)
     engine: Any = InBetween() if combination.engine == "in between" else loading.load_engine(combination.engine)
     updates = engine.prepare(problem, steps=20)
     found, largest = [], 0.0

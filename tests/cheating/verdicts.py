@@ -29,6 +29,7 @@ def replaced(name: str) -> str:
 CAUGHT: Mapping[str, str] = {
     "SkipsEverySecondUpdate": GATE,
     "SkipsEverySecondUpdateWhileTimed": LOSS,
+    "SkipsInABFloat16Case": LOSS,
     "SkipsInLongCalls": LOSS,
     "SkipsAfterManyCalls": UPDATE,
     "SkipsAfterUpdate20": UPDATE,
@@ -102,8 +103,8 @@ CAUGHT: Mapping[str, str] = {
     "EditsTheRecord": "^the record contradicts itself: step_ns is ",
     "PatchesTheReference": replaced("harness.training.gate.expected_update"),
     "PatchesTheReferenceWhileTimed": replaced("harness.training.gate.expected_update"),
-    "PatchesTheTolerances": replaced("harness.training.reference.TOLERANCES"),
-    "PatchesTheTolerancesWhileTimed": replaced("harness.training.reference.TOLERANCES"),
+    "PatchesTheTolerances": replaced("harness.training.tolerances.TOLERANCES"),
+    "PatchesTheTolerancesWhileTimed": replaced("harness.training.tolerances.TOLERANCES"),
     "PatchesEqual": replaced("torch.equal"),
     "PatchesIsFinite": replaced("torch.Tensor.isfinite"),
     "PatchesComparisons": replaced("torch.Tensor.__le__"),
@@ -123,7 +124,8 @@ NEED_A_GPU = ("TF32", "TF32WhileTimed", "WorksOnASideStream", "WorksOnASideStrea
 
 def case_of(engine: str, device: str = "cpu") -> Case:
     """A case in which this engine can cheat: one of its kind of batches and precision."""
-    dtype = "float64" if "Float64" in engine else "float32"
+    others = {"Float64Case": "float64", "BFloat16Case": "bfloat16"}
+    dtype = next((dtype for name, dtype in others.items() if name in engine), "float32")
     # Where a batch is the whole data set there is nothing to ignore.
     return Case("line", f"{FILE}:{engine}", device, dtype, 10 if engine.startswith("Ignores") else 100)
 

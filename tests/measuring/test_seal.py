@@ -12,7 +12,7 @@ import harness.training.loading  # noqa: F401
 from harness.measuring import clocks, device, evidence, sampling, seal, timing
 from harness.measuring.blocks import Chosen, VariedBatches
 from harness.plan.outcome import CaseEnded, Outcome
-from harness.training import gate, reference
+from harness.training import gate, tolerances
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ REPLACED = {
     "a class": (timing, "Chosen", "harness.measuring.timing.Chosen"),
     "a method": (Chosen, "wants", "harness.measuring.blocks.Chosen.wants"),
     "a class method": (VariedBatches, "of", "harness.measuring.blocks.VariedBatches.of"),
-    "a special method": (reference.Tolerance, "__init__", "harness.training.reference.Tolerance.__init__"),
+    "a special method": (tolerances.Tolerance, "__init__", "harness.training.tolerances.Tolerance.__init__"),
     "a number": (gate, "SINGLE_UPDATES", "harness.training.gate.SINGLE_UPDATES"),
     "a share": (evidence, "WAITED_SHARE", "harness.measuring.evidence.WAITED_SHARE"),
     "a time function": (time, "perf_counter_ns", "time.perf_counter_ns"),
@@ -111,15 +111,15 @@ def test_other_code_in_a_method_is_noticed(sealed):
 @pytest.mark.parametrize(
     "change",
     [
-        {torch.float32: reference.Tolerance(update=1e9, trajectory=1e9)},
-        {torch.float16: reference.Tolerance(update=16.0, trajectory=1e-3)},
+        {"float32": tolerances.Tolerance(update=1e9, trajectory=1e9, eps=1.2e-7)},
+        {"float16": tolerances.Tolerance(update=16.0, trajectory=1e-3, eps=1e-3)},
     ],
 )
 def test_another_entry_in_a_table_of_limits_is_noticed(sealed, change):
     with pytest.MonkeyPatch.context() as patch:
         for key, value in change.items():
-            patch.setitem(reference.TOLERANCES, key, value)
-        assert seal.broken(sealed) == "harness.training.reference.TOLERANCES"
+            patch.setitem(tolerances.TOLERANCES, key, value)
+        assert seal.broken(sealed) == "harness.training.tolerances.TOLERANCES"
 
 
 def test_a_seal_that_is_told_to_look_away_is_broken(sealed):

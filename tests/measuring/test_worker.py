@@ -22,6 +22,7 @@ from harness.plan.sweep import Sweep
 from harness.tables.build import build_tables
 from harness.tables.columns import MEASUREMENTS
 from harness.training import gate
+from harness.training.workloads import digits
 
 TIMES = {"step_ns", "step_median_ns", "step_min_ns", "latency_ns", "blocks_ns", "counted", "timed_ns"}
 SHORT = Sampling(budget_ns=60 * 10**6)
@@ -372,7 +373,7 @@ def test_float64_and_real_batches_are_measured_too(tmp_path):
     assert measurement.record["convergence"][0]["updates"] == 200
 
 
-@pytest.mark.parametrize(("batch_size", "batches", "most"), [(100, 3, 10), (10, 3, 3), (10, 30, 10)])
+@pytest.mark.parametrize(("batch_size", "batches", "most"), [(100, 3, 20), (10, 3, 3), (10, 30, 20)])
 def test_what_happens_inside_is_asked_with_no_more_batches_than_there_are(
     tmp_path, monkeypatch, batch_size, batches, most
 ):
@@ -415,6 +416,41 @@ def test_float32_is_float32_on_a_gpu_whatever_torch_begins_with(tmp_path):
     finally:
         for backend, value in zip(backends, before, strict=True):
             backend.allow_tf32 = value
+
+
+def test_tf32_is_on_for_a_case_of_it_alone(tmp_path):
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for dtype, on in (("tf32", True), ("bfloat16", False)):
+            measured(tmp_path, Request(case("manual", dtype=dtype), 0, 0, SHORT, threads=1))
+            assert [backend.allow_tf32 for backend in backends] == [on, on]
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+
+def test_a_case_of_bfloat16_is_gated_timed_and_trained_to_its_end(tmp_path):
+    record = measured(tmp_path, Request(case("autograd", dtype="bfloat16"), 0, 2, SHORT, threads=1)).record
+    assert (record["outcome"], record["reason"]) == ("ok", "")
+    assert 0 < record["gate_share"] < 1
+    assert record["step_ns"] > 0
+    assert len(record["convergence"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("engine", "dtype", "reason"),
+    [
+        ("manual", "bfloat16", "engine manual is not written for bfloat16; autograd, compile and compile_step are"),
+        ("frozen", "bfloat16", "engine frozen is not written for bfloat16; autograd, compile and compile_step are"),
+        ("autograd", "tf32", "tf32 is what NVIDIA's GPUs multiply in; use --device cuda, or --dtype float32 on a CPU"),
+    ],
+)
+def test_a_dtype_that_engine_or_device_does_not_have_is_unsupported_in_one_line(tmp_path, engine, dtype, reason):
+    measurement = measured(tmp_path, Request(case(engine, dtype=dtype), 0, 2, SHORT, threads=1))
+    assert measurement.ending == ("unsupported", reason)
+    assert measurement.phases == ("import", "setup")
+    assert_without_time(measurement)
 
 
 def test_a_request_of_another_protocol_is_not_measured(tmp_path, monkeypatch):
@@ -485,6 +521,14 @@ def test_what_an_engine_cannot_do_is_unsupported_with_its_own_reason(users):
 def test_without_a_gpu_cuda_is_unsupported_and_says_what_to_do(tmp_path):
     measurement = measured(tmp_path, Request(case(device="cuda"), 0, 0))
     assert measurement.ending == ("unsupported", "torch finds no CUDA device; use --device cpu")
+
+
+def test_a_workload_whose_package_is_missing_is_unsupported_and_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not there
+    digits._in_fixed_order.cache_clear()
+    measurement = measured(tmp_path, Request(case(workload="digits"), 0, 0))
+    assert measurement.record["outcome"] == "unsupported"
+    assert "pip install 'gradient-harness[digits]'" in measurement.record["reason"]
 
 
 def test_an_exception_is_a_crash_with_type_first_line_and_place(users, capfd):

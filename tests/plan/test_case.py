@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.plan.case import MAX_BATCH_SIZE, MAX_THREADS, Case, checked
+from harness.plan.catalogue import DTYPES
 from harness.plan.errors import PlanError
 
 CASE = Case("line", "autograd", "cpu", "float32", 100)
@@ -20,7 +21,7 @@ single = st.builds(
     workload=st.sampled_from(["line", "line_deep", "/home/me/own.py:Mine"]),
     engine=st.sampled_from(["manual", "autograd", "/home/me/own.py:Fast", "/srv/fast.py:Fast"]),
     device=st.sampled_from(["cpu", "cuda", "cuda:0", "cuda:1"]),
-    dtype=st.sampled_from(["float32", "float64"]),
+    dtype=st.sampled_from(DTYPES),
     batch_size=st.integers(1, MAX_BATCH_SIZE),
     threads=st.none() | st.integers(1, MAX_THREADS),
 )
@@ -78,7 +79,7 @@ def test_a_group_holds_the_cases_that_differ_in_engine_and_ranks_alone():
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:12"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "tf32", "bfloat16"])
 def test_what_can_be_measured_passes_the_check_unchanged(device, dtype):
     case = Case("line", "manual", device, dtype, MAX_BATCH_SIZE, MAX_THREADS)
     assert checked(case) == case
@@ -95,7 +96,12 @@ def test_what_can_be_measured_passes_the_check_unchanged(device, dtype):
         ("device", "cuda:-1", ["'cuda:-1'", "cuda:N"]),
         ("device", "cpu\n", ["cuda:N"]),
         ("device", "", ["''", "cuda:N"]),
-        ("dtype", "float16", ["'float16'", "float32 or float64"]),
+        ("dtype", "float16", ["'float16'", "use bfloat16"]),
+        ("dtype", "half", ["'half'", "use bfloat16"]),
+        ("dtype", "bf16", ["'bf16'", "did you mean 'bfloat16'?"]),
+        ("dtype", "FP32", ["'FP32'", "did you mean 'float32'?"]),
+        ("dtype", "tf3", ["did you mean 'tf32'?"]),
+        ("dtype", "int8", ["'int8'", "use float32, float64, tf32 or bfloat16"]),
         ("batch_size", 0, ["batch size 0", "from 1 to 268435456"]),
         ("batch_size", -1, ["batch size -1", "from 1 to 268435456"]),
         ("batch_size", 10**12, ["batch size 1000000000000", "from 1 to 268435456"]),
@@ -143,7 +149,7 @@ def test_a_checked_case_holds_the_absolute_path_of_the_users_file(tmp_path, monk
         ("device", ["cpu"], "cuda:N"),
         ("device", "cuda:٣", "cuda:N"),
         ("device", "cuda:" + "9" * 5000, "cuda:N"),
-        ("dtype", None, "float32 or float64"),
+        ("dtype", None, "float32, float64, tf32 or bfloat16"),
         ("batch_size", 2**400_000, "a whole number of 400001 bits"),
         ("threads", 1.5, "threads 1.5"),
     ],

@@ -29,6 +29,17 @@ def test_more_seeds_take_longer_in_the_first_round_only():
     assert process_seconds(case("manual"), 1, MORE) == process_seconds(case("manual"), 1, SWEEP)
 
 
+def test_a_workload_whose_seeds_train_longer_takes_longer():
+    digits = replace(case("manual"), workload="digits")
+    assert process_seconds(digits, 0, MORE) > 2 * process_seconds(case("manual"), 0, MORE)
+    assert process_seconds(replace(case("manual"), workload="wide"), 1, SWEEP) > process_seconds(digits, 1, SWEEP)
+
+
+def test_a_users_workload_is_expected_to_take_as_long_as_line():
+    mine = replace(case("manual"), workload="/home/me/own.py:Mine")
+    assert process_seconds(mine, 0, SWEEP) == process_seconds(case("manual"), 0, SWEEP)
+
+
 def test_a_thorough_preset_takes_longer_by_its_budget():
     rigorous = replace(SWEEP, sampling=PRESETS["rigorous"].sampling)
     assert process_seconds(case("manual"), 1, rigorous) - process_seconds(case("manual"), 1, SWEEP) == pytest.approx(

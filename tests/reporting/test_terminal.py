@@ -371,6 +371,12 @@ def test_where_an_engine_trains_several_models_at_once_the_table_says_that_a_ste
     assert "of one model" not in shown(summary({"members": 1}, {"members": 1}))
 
 
+def test_rows_of_several_dtypes_say_of_which_they_are_and_rows_of_one_do_not() -> None:
+    several = shown(summary({"dtype": "float32"}, {"dtype": "bfloat16"}))
+    assert {"dtype", "float32", "bfloat16"} <= set(several.split())
+    assert not {"dtype", "float32"} & set(shown(summary({})).split())
+
+
 def test_columns_of_what_nobody_has_are_left_out() -> None:
     assert not {"device", "latency", "disturbed"} & set(shown(summary({})).split())
     text = shown(summary({"device": "cuda", "device_ns": 8_200.0}))

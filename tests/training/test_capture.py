@@ -107,20 +107,21 @@ class Copies(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("expanded", "copies"), [(True, 2 + 4 + 1), (False, 3 * (4 + 1))])
+@pytest.mark.parametrize("expanded", [True, False])
+@pytest.mark.parametrize(("steps", "replays"), [(12, 4), (13, 4 + 1), (2, 2)])
 def test_one_batch_for_all_steps_is_copied_once_a_call_and_real_batches_once_a_replay(
-    expanded: bool, copies: int
+    steps: int, replays: int, expanded: bool
 ) -> None:
-    """Thirteen updates are four replays of three and one of one; each copies its losses out as well."""
+    """Inputs and targets are copied in, and the losses of each replay out."""
     problem = numbers()
     captured = CapturedUpdates(by_hand(problem), STEPS, lambda _run: lambda: None)
-    inputs, targets = batches_for(problem, 13, 0)
+    inputs, targets = batches_for(problem, steps, 0)
     if expanded:
         inputs, targets = inputs[0].expand(inputs.shape), targets[0].expand(targets.shape)
     captured(inputs[:1], targets[:1])
     with Copies() as counted:
         captured(inputs, targets)
-    assert counted.count == copies
+    assert counted.count == (2 + replays if expanded else 3 * replays)
 
 
 def test_large_batches_get_fewer_slots(monkeypatch: pytest.MonkeyPatch) -> None:

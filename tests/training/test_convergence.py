@@ -3,13 +3,13 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.training.convergence import train_seeds
 from harness.training.engines.autograd import Autograd
 from harness.training.engines.manual import Manual
 from harness.training.loading import load_workload
-from harness.training.trial import problem_of
+from harness.training.trial import begin, problem_of
 from harness.training.workloads.line import Line
 
 CPU = torch.device("cpu")
@@ -75,6 +75,61 @@ def test_small_batches_make_their_updates() -> None:
     assert result.epochs_to_target is not None
     assert 1 <= result.epochs_to_target <= 20
     assert 0.9 < result.r2 <= 1
+
+
+class HeldOut(Line):
+    """`line`, judged on points that it never saw, far from those it did; drawn by the same generator."""
+
+    def held_out(self, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        inputs = 1 + torch.rand(50, 1)
+        return inputs, -inputs
+
+
+def test_points_held_out_tell_the_accuracy_and_nothing_else() -> None:
+    problem = problem_of(Line(), 10, CPU, torch.float32)
+    plain, held = (
+        list(train_seeds(workload, problem, Manual().prepare(problem, 20), 4)) for workload in (Line(), HeldOut())
+    )
+    assert [result.loss for result in held] == [result.loss for result in plain]
+    assert all(result.accuracy == 0 for result in held)
+    assert all(result.r2 < 0 for result in held)
+    assert not any(result.converged for result in held)
+    assert any(result.converged for result in plain)
+
+
+def test_accuracy_is_that_of_the_model_on_the_points_held_out() -> None:
+    class Seen(Line):
+        def held_out(self, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+            torch.manual_seed(seed)
+            return self.data(batch_size, seed)
+
+    problem = problem_of(Line(), 10, CPU, torch.float32)
+    plain, seen = (
+        list(train_seeds(workload, problem, Manual().prepare(problem, 20), 4)) for workload in (Line(), Seen())
+    )
+    assert seen == plain
+
+
+def test_points_held_out_are_drawn_after_everything_else() -> None:
+    """Or every seed of a workload would train on something else from the day that it holds points out."""
+    plain, held = (begin(workload, 10, 3, CPU, torch.float64) for workload in (Line(), HeldOut()))
+    assert plain.held_out is None
+    assert held.held_out is not None
+    assert held.held_out[0].dtype == torch.float64
+    assert plain.orders is not None
+    assert held.orders is not None
+    drawn = [(each.inputs, each.targets, *each.parameters.values(), *each.orders) for each in (plain, held)]
+    assert all(torch.equal(one, other) for one, other in zip(*drawn, strict=True))
+
+
+@pytest.mark.parametrize(("inputs", "targets"), [(5, 4), (0, 0)])
+def test_points_held_out_that_do_not_fit_are_refused(inputs: int, targets: int) -> None:
+    class Odd(Line):
+        def held_out(self, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+            return torch.rand(inputs, 1), torch.rand(targets, 1)
+
+    with pytest.raises(ValueError, match=f"holds out {inputs} inputs and {targets} targets"):
+        begin(Odd(), 10, 0, CPU, torch.float32)
 
 
 def test_a_seed_that_diverges_has_not_converged() -> None:

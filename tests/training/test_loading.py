@@ -14,7 +14,7 @@ def test_every_engine_of_the_catalogue_can_be_made(name: str) -> None:
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_every_workload_of_the_catalogue_can_be_made(name: str) -> None:
-    assert load_workload(name).epochs == {"wide": 5}.get(name, 20)
+    assert load_workload(name).epochs == {"medium": 5, "wide": 5}.get(name, 20)
 
 
 def test_an_engine_comes_from_a_file_that_may_import_its_neighbours(tmp_path: Path) -> None:

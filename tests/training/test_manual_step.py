@@ -3,8 +3,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.training.contract import Problem
-from harness.training.manual_step import manual_step
+from harness.training.manual_step import LAYERS, LOSSES, manual_step
 from harness.training.reference import float64_model, reference_step
+from harness.training.rules import LAYER_RULES, LOSS_RULES
 
 BATCH, FEATURES, OUTPUTS = 7, 4, 3
 
@@ -39,6 +40,11 @@ def test_an_update_is_that_of_autograd(activation: type[nn.Module], loss: nn.Mod
         wanted, parameters = reference_step(reference, problem, parameters, inputs, targets)
         torch.testing.assert_close(update(inputs, targets), wanted)
         torch.testing.assert_close(dict(model.named_parameters()), parameters)
+
+
+def test_it_knows_what_the_rules_in_place_know() -> None:
+    """`missing_rule` speaks for both."""
+    assert (set(LAYERS), set(LOSSES)) == (set(LAYER_RULES), set(LOSS_RULES))
 
 
 def test_weights_change_where_they_are_and_the_data_does_not() -> None:

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,8 @@ from torch import nn
 
 from harness.training.contract import Problem
 from harness.training.loading import load_workload
-from harness.training.reference import TOLERANCES, expected_update, float64_model, reference_step, unbounded
+from harness.training.reference import expected_update, float64_model, reference_step, unbounded
+from harness.training.tolerances import units
 from harness.training.trial import begin, problem_of
 
 CPU = torch.device("cpu")
@@ -87,9 +89,11 @@ def test_a_point_at_a_kink_may_take_either_side() -> None:
 
 
 def test_the_constant_grows_with_the_root_of_long_sums() -> None:
-    tolerance = TOLERANCES[torch.float32]
-    assert tolerance.constant(10) == tolerance.constant(1000) == 16
-    assert tolerance.constant(100_000) == pytest.approx(160)
+    def constant(batch_size: int) -> float:
+        return units(replace(small(), batch_size=batch_size)).sums / torch.finfo(torch.float32).eps
+
+    assert constant(10) == constant(1000) == 16
+    assert constant(100_000) == pytest.approx(160)
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,9 @@ def test_what_changes_no_update_changes_no_digest() -> None:
         def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
             return torch.zeros(())
 
+        def held_out(self, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+            return torch.rand(3, 1), torch.rand(3, 1)
+
     assert digest_of(Stricter(), 100) == digest_of(Line(), 100)
 
 

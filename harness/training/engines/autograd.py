@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.plan.case import Case
+from harness.plan.catalogue import DTYPES
 from harness.training.contract import Problem, Updates
 from harness.training.module_updates import ModuleUpdates
 from harness.training.trial import each
@@ -13,6 +14,8 @@ from harness.training.trial import each
 
 class Autograd:
     """Eager autograd, the yardstick that every ratio is taken against."""
+
+    dtypes = DTYPES
 
     def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002
         """Every model and loss is supported."""

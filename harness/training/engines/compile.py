@@ -3,6 +3,7 @@
 import torch
 
 from harness.plan.case import Case
+from harness.plan.catalogue import DTYPES
 from harness.training.contract import Problem, Updates
 from harness.training.engines.autograd import LoopUpdates
 from harness.training.toolchain import missing_toolchain
@@ -10,6 +11,8 @@ from harness.training.toolchain import missing_toolchain
 
 class Compile:
     """Compiled forward and loss, backward through AOTAutograd, the ordinary optimiser."""
+
+    dtypes = DTYPES
 
     def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002
         """Say which part of the compiler's toolchain is missing."""

@@ -3,6 +3,7 @@
 import torch
 
 from harness.plan.case import Case
+from harness.plan.catalogue import DTYPES
 from harness.training.contract import Problem, Updates
 from harness.training.steps import StepUpdates, autograd_step, whole_graph
 from harness.training.toolchain import missing_toolchain
@@ -10,6 +11,8 @@ from harness.training.toolchain import missing_toolchain
 
 class CompileStep:
     """`torch.autograd.grad` traced into the graph, the SGD update written out (an optimiser would break the graph)."""
+
+    dtypes = DTYPES
 
     def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002
         """Say which part of the compiler's toolchain is missing."""

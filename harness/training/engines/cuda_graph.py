@@ -38,15 +38,18 @@ class CudaGraphManual(_CudaGraph):
     """The rules of `manual`, in place."""
 
     engine = Manual
+    dtypes = Manual.dtypes
 
 
 class CudaGraphAutograd(_CudaGraph):
     """Forward, `torch.autograd.grad` and the update, eager."""
 
     engine = _Eager
+    dtypes = _Eager.dtypes
 
 
 class CudaGraphCompile(_CudaGraph):
     """The compiled update of `compile_step`."""
 
     engine = CompileStep
+    dtypes = CompileStep.dtypes

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.plan.case import Case
+from harness.plan.catalogue import DTYPES
 from harness.training import ranks
 from harness.training.contract import Problem, Updates
 from harness.training.engines.autograd import LoopUpdates
@@ -16,6 +17,7 @@ class Ddp:
     With one rank it does the same, with nobody to wait for: the yardstick of its own scaling.
     """
 
+    dtypes = DTYPES
     takes_ranks = True
 
     def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002

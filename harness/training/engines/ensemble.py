@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from harness.plan.case import Case
+from harness.plan.catalogue import DTYPES
 from harness.training.contract import Problem, Updates
 from harness.training.steps import Step, StepUpdates
 from harness.training.toolchain import missing_toolchain
@@ -18,6 +19,8 @@ class Ensemble:
     Compiled, since in eager mode vmap itself takes most of the time: of `line` at batch 100, a member's update takes an
     eighth of that.
     """
+
+    dtypes = DTYPES
 
     members = 64
 

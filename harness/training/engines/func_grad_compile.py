@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from harness.plan.case import Case
+from harness.plan.catalogue import DTYPES
 from harness.training.contract import Problem, Updates
 from harness.training.steps import Step, StepUpdates
 from harness.training.toolchain import missing_toolchain
@@ -14,6 +15,8 @@ from harness.training.toolchain import missing_toolchain
 
 class FuncGradCompile:
     """`torch.func.grad_and_value` of `functional_call`, the SGD update written out; needs no setting of torch's."""
+
+    dtypes = DTYPES
 
     def unsupported(self, problem: Problem, case: Case) -> str | None:  # noqa: ARG002
         """Say which part of the compiler's toolchain is missing."""

@@ -9,6 +9,7 @@ import gc
 import importlib
 import importlib.util
 import os
+import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack
 
 from harness.plan.case import Case
+from harness.plan.outcome import CaseEnded, Outcome
 from harness.training.contract import Problem, Updates
 from harness.training.layers import chain, describe
 from harness.training.rules import has_loss_rule
@@ -30,6 +32,8 @@ from harness.training.rules import has_loss_rule
 LENGTHS = {"cpu": 4096, "cuda": 64}
 # Batches that differ are handed over with the rest filled up to a scan's length: not more than a cache holds.
 MAX_BATCHES_BYTES = 4 * 2**20
+# Updates that show whether XLA keeps to one thread.
+TRIED = 10
 
 _LAYERS = (nn.Linear, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU)
 
@@ -103,6 +107,7 @@ class ScanUpdates:
         if batch != self._batch:
             self._programs = {same: self._compile(inputs[0], targets[0], same=same) for same in (True, False)}
             self._batch = batch
+            self._check_threads(inputs[0], targets[0])
         steps = len(inputs)
         # A full batch, expanded over steps, is handed over once.
         same = steps == 1 or inputs.stride(0) == targets.stride(0) == 0
@@ -134,6 +139,22 @@ class ScanUpdates:
         torch.cuda.current_stream(copies[0].device).synchronize()
         return copies
 
+    def _check_threads(self, inputs: Tensor, targets: Tensor) -> None:
+        """Raise CaseEnded (unsupported) where one thread is not enough; no setting of XLA's decides that.
+
+        Where parts of an update do not hang on each other and are not small, it leaves them to a thread of its own.
+        """
+        if self._device.platform != "cpu" or torch.get_num_threads() > 1 or sys.platform != "linux":
+            return
+        arguments = self._weights, _given(inputs), _given(targets), numpy.int32(TRIED)
+        for _ in range(3):  # another thread may be at work for another reason
+            process, thread = _cpu_s(resource.RUSAGE_SELF), _cpu_s(resource.RUSAGE_THREAD)
+            self._programs[True].rest(*arguments)[1].block_until_ready()
+            process, thread = _cpu_s(resource.RUSAGE_SELF) - process, _cpu_s(resource.RUSAGE_THREAD) - thread
+            if process - thread <= 0.05 * process:
+                return
+        raise CaseEnded(Outcome.UNSUPPORTED, "XLA computes updates of this size on two threads: use --threads 2")
+
     def _compile(self, inputs: Tensor, targets: Tensor, *, same: bool) -> Programs:
         """Compile for batches like these, inputs [batch, …]: the same in every update, or not."""
         import jax
@@ -148,8 +169,8 @@ class ScanUpdates:
 
         weights = {name: like(value) for name, value in self._weights.items()}
         batches = [like(_given(batch), *(() if same else (length,))) for batch in (inputs, targets)]
-        whole = jax.jit(partial(_whole, self._update, length, same))
-        rest = jax.jit(partial(_rest, self._update, length, same))
+        whole = jax.jit(partial(_whole, self._update, length, same=same))
+        rest = jax.jit(partial(_rest, self._update, length, same=same))
         return Programs(
             length,
             whole.lower(weights, *batches).compile(),
@@ -157,14 +178,7 @@ class ScanUpdates:
         )
 
 
-def _whole(
-    update: Update,
-    length: int,
-    same: bool,  # noqa: FBT001 - bound by `partial`
-    weights: Weights,
-    inputs: Array,
-    targets: Array,
-) -> Updated:
+def _whole(update: Update, length: int, weights: Weights, inputs: Array, targets: Array, *, same: bool) -> Updated:
     """Make `length` updates, on inputs [batch, …] that are the same in each, or [length, batch, …]."""
     from jax import lax
 
@@ -174,13 +188,7 @@ def _whole(
 
 
 def _rest(
-    update: Update,
-    length: int,
-    same: bool,  # noqa: FBT001 - bound by `partial`
-    weights: Weights,
-    inputs: Array,
-    targets: Array,
-    steps: Array,
+    update: Update, length: int, weights: Weights, inputs: Array, targets: Array, steps: Array, *, same: bool
 ) -> Updated:
     """Make the first `steps` of these updates."""
     from jax import lax
@@ -262,6 +270,12 @@ def _filled(batches: Tensor, length: int) -> Tensor:
     filled = batches.new_empty(length, *batches.shape[1:])
     filled[: len(batches)] = batches
     return filled
+
+
+def _cpu_s(who: int) -> float:
+    """Return the CPU time of this thread or process."""
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
 
 
 def _given(value: Tensor) -> Array:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.plan.case import Case
+from harness.plan.catalogue import PLAIN_DTYPES
 from harness.training.contract import Problem, Updates
 from harness.training.layers import chain
 from harness.training.module_updates import ModuleUpdates
@@ -20,6 +21,8 @@ class Manual:
     A subclass may put other rules into `layer_rules` and `loss_rules`, by layer type.
     """
 
+    # torch multiplies matrices in TF32, or does not, whoever asks.
+    dtypes: tuple[str, ...] = (*PLAIN_DTYPES, "tf32")
     layer_rules: Mapping[type[nn.Module], Any] = LAYER_RULES
     loss_rules: Mapping[type[nn.Module], Any] = LOSS_RULES
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from harness.plan.case import Case
+from harness.plan.outcome import CaseEnded, Outcome
 from harness.training.contract import Problem
 from harness.training.engines import jax_scan
 from harness.training.engines.jax_scan import LENGTHS, JaxScan
@@ -166,6 +167,7 @@ torch.set_num_threads(1)
 from harness.measuring import seal
 from harness.measuring.busy import Busy
 from harness.plan.case import Case
+from harness.plan.outcome import CaseEnded, Outcome
 from harness.training.gate import check_updates
 from harness.training.loading import load_engine, load_workload
 from harness.training.trial import begin, problem_of
@@ -214,6 +216,15 @@ def test_it_names_what_is_not_written_in_jax(problem: Problem, named: str) -> No
     reason = JaxScan().unsupported(problem, case_of(problem))
     assert reason is not None
     assert named in reason
+
+
+def test_where_xla_takes_two_threads_a_case_of_one_is_unsupported() -> None:
+    """What the timed blocks would be rejected for."""
+    problem = problem_with(nn.Linear(8, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 1))
+    updates = prepared(problem)
+    with pytest.raises(CaseEnded, match="on two threads: use --threads 2") as raised:
+        updates(torch.randn(1, 256, 8), torch.randn(1, 256, 1))
+    assert raised.value.outcome == Outcome.UNSUPPORTED
 
 
 def test_without_jax_it_says_in_one_line_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

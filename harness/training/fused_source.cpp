@@ -4,7 +4,7 @@
 // every sum over its points is taken lane by lane, in a register. Lanes are added up once per update. So a float32 sum
 // over a batch is one of LANES · (chunks) short ones, and its rounding stays far below that of a sum taken in order.
 //
-// `engines/fused_cpu.py` writes constants before this text and the network after it:
+// `fused_source.py` writes constants before this text and the network after it:
 //   T, LANES, SHUFFLE_INT  the numbers, and how many of them a vector has
 //   BATCH, MOST            points per update; vectors per chunk, at most
 //   WEIGHTS, RATE, MEAN    number of weights; learning rate over the number of terms of the mean; one over that number
