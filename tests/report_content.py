@@ -90,11 +90,9 @@ def stored_tables(batches: tuple[int, ...] = BATCHES, rounds: int = 5, seeds: in
 def content() -> RunContent:
     """Return a run with all that one can have."""
     tables = stored_tables()
-    summary = tables.summary.assign(
-        floor_ns=tables.summary["batch_size"] * 0.8 + 5,
-        above_floor=tables.summary["step_ns"] / (tables.summary["batch_size"] * 0.8 + 5),
-        bound_by="python",
-    )
+    floor_ns = tables.summary["batch_size"] * 0.8 + 5
+    above_floor = tables.summary["step_ns"].astype(float) / floor_ns
+    summary = tables.summary.assign(floor_ns=floor_ns, above_floor=above_floor, bound_by="python")
     return RunContent(
         name=RUN_ID,
         summary=summary,
