@@ -90,7 +90,7 @@ def stored_tables(batches: tuple[int, ...] = BATCHES, rounds: int = 5, seeds: in
 def content() -> RunContent:
     """Return a run with all that one can have."""
     tables = stored_tables()
-    floor_ns = tables.summary["batch_size"] * 0.8 + 5
+    floor_ns = tables.summary["batch_size"].astype(float) * 0.8 + 5
     above_floor = tables.summary["step_ns"].astype(float) / floor_ns
     summary = tables.summary.assign(floor_ns=floor_ns, above_floor=above_floor, bound_by="python")
     return RunContent(

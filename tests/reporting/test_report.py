@@ -146,7 +146,7 @@ def test_a_page_says_the_verdict_first_and_names_what_is_wrong(run, page):
     ("changes", "sign", "text"),
     [
         ({}, "✓", "All 4 targets met; none of 2 cases failed."),
-        ({"targets": "met: a; undecided: b: 1"}, "?", "1 of 3 targets undecided; none of 2 cases failed."),
+        ({"targets": "met: a; undecided: b: 1"}, "?", "1 of 4 targets undecided; none of 2 cases failed."),
         ({"targets": "missed: a; undecided: b: 1"}, "✗", "1 of 4 targets missed, 1 undecided; none of 2 cases failed."),
         ({"outcome": "crashed", "reason": "so", "targets": ""}, "✗", "All 2 targets met; 1 of 2 cases failed."),
         ({"outcome": "unsupported", "reason": "so", "targets": ""}, "✓", "All 2 targets met; none of 2 cases failed."),
