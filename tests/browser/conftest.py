@@ -77,7 +77,7 @@ def opened(browser, files) -> Iterator[Callable[..., Page]]:
         if denied:
             page.add_init_script(DENIED)
         page.goto(f"{files[name].as_uri()}{fragment}")
-        page.wait_for_function("document.documentElement.dataset.drawn === 'yes'", timeout=60_000)
+        page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=60_000)
         return page
 
     yield open_page

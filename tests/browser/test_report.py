@@ -51,7 +51,7 @@ def test_a_payload_in_every_text_stays_inert(opened, name):
         mark = page.locator("[data-chart] .mark-symbol.role-mark path").first
         mark.scroll_into_view_if_needed()
         mark.hover(force=True)
-        page.wait_for_function("document.querySelector('#vg-tooltip-element.visible')")
+        page.wait_for_selector("#vg-tooltip-element.visible")
         assert "__pwned" in page.locator("#vg-tooltip-element").inner_text()
         page.locator("tbody th a").nth(1).click()
     assert page.evaluate("window.__pwned") is None
@@ -121,15 +121,15 @@ def test_a_link_to_a_case_shows_its_row_even_where_it_was_filtered_away(opened):
     assert not row.is_visible()
     page.evaluate("location.hash = ''")
     page.evaluate(f"location.hash = '#case={case_id}'")
-    page.wait_for_function("!document.querySelector('tr:target').hidden")
+    page.wait_for_selector("tr:target")
 
 
 @pytest.mark.parametrize("denied", [False, True], ids=["granted", "denied"])
 def test_a_click_on_a_case_says_where_its_link_is(opened, denied):
     page = opened("run", denied=denied)
     page.locator("#case-table tbody th a").first.click()
-    said = page.locator("#status")
-    page.wait_for_function("document.getElementById('status').textContent !== ''")
+    said = page.locator("#status:not(:empty)")
+    said.wait_for()
     assert "ink to this case" in said.inner_text()
     assert page.evaluate("location.hash").startswith("#case=line/")
     assert page.wrong == []

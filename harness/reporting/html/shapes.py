@@ -23,7 +23,6 @@ COLOURS = (
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
 CONFIG: Spec = {
-    "aria": False,  # the figure around it has a text, and a table
     "background": "transparent",
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},

@@ -136,6 +136,7 @@
           renderer: "svg",
           tooltip: { disableDefaultStyle: true },
         });
+        place.querySelector("svg").setAttribute("aria-hidden", "true"); // what is around it has a text, and a table
       } catch (error) {
         place.textContent = "This chart cannot be drawn here; the table has its values.";
         console.error(error);
