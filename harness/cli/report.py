@@ -1,6 +1,8 @@
 """`harness report`: a run as one HTML page, or a folder of results as a static site."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
     from harness.comparing.compared import Compared
     from harness.comparing.series import History
     from harness.reporting.html.page import RunContent
+    from harness.reporting.html.site import SiteRun
 
 _RESULTS = Path("results")
 _PAGE = "report.html"
 _SITE = "site"
+_MOST_PROCESSES = 8
 _NEEDED = ("altair", "jinja2", "vl_convert")
 
 
@@ -80,8 +84,8 @@ def _write_run(folder: Path, base: str | None, output: Path | None, pictures: Pa
         _write_pictures(content, pictures)
 
 
-def read_run(folder: Path) -> "RunContent":
-    """Read what a page tells of a stored run; raises PlanError where a table is there and cannot be read."""
+def read_run(folder: Path, *, crossed: bool = True) -> "RunContent":
+    """Read what a page tells of a stored run, crossed: and which engine is fastest where; raises PlanError."""
     from harness.comparing.crossover import READ, crossovers
     from harness.reporting.html.page import RunContent
     from harness.running.records import read_machine
@@ -93,7 +97,7 @@ def read_run(folder: Path) -> "RunContent":
     summary = read_table(folder, "summary")
     if summary.empty:
         raise PlanError(f"{_shown(folder)}: its summary has no cases")
-    measurements = table("measurements", READ)
+    measurements = table("measurements", READ) if crossed else None
     return RunContent(
         name=folder.resolve().name,
         summary=summary,
@@ -156,8 +160,7 @@ def _write_pictures(content: "RunContent", folder: Path) -> None:
 def _write_site(results: Path, target: Path) -> None:
     from harness.reporting.html.embedded import chart_runtime
     from harness.reporting.html.groups import slug
-    from harness.reporting.html.page import Place, run_page
-    from harness.reporting.html.site import index_page, site_run, unused
+    from harness.reporting.html.site import index_page, unused
 
     folders = _run_folders(results)
     if not folders:
@@ -167,24 +170,24 @@ def _write_site(results: Path, target: Path) -> None:
         raise PlanError(
             f"{_shown(target / 'index.html')} was not made by this program: name another folder by --output"
         )
-    runs, broken, machines = [], [], dict[Path, str]()
-    paths: set[str] = set()
+    places: dict[Path, str] = {}
+    machines: dict[Path, str] = {}
+    newest = []
     for folder in folders:
-        try:
-            content = read_run(folder)
-        except PlanError as error:
-            click.echo(f"harness: left out: {error}", err=True)
-            broken.append(str(error))
-            continue
         machine = folder.resolve().parent
-        if machine not in machines:  # its newest run
-            machines[machine] = unused(slug(machine.name), set(machines.values()))
-            content = replace(content, history=_history(folder))
-        path = unused(f"{machines[machine]}/{slug(content.name)}", paths)
-        paths.add(path)
-        (target / machines[machine]).mkdir(exist_ok=True)
-        _keep(target / f"{path}.html", run_page(content, Place("../index.html", "../charts.js")))
-        runs.append(site_run(content, f"{path}.html", machine.name))
+        newest.append(machine not in machines)
+        machines.setdefault(machine, unused(slug(machine.name), set(machines.values())))
+        places[folder] = unused(f"{machines[machine]}/{slug(folder.resolve().name)}", set(places.values()))
+    for name in machines.values():
+        (target / name).mkdir(exist_ok=True)
+    runs, broken = [], []
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, _MOST_PROCESSES, len(folders))) as pool:
+        for told in pool.map(_site_page, folders, [target] * len(folders), places.values(), newest):
+            if isinstance(told, str):
+                click.echo(f"harness: left out: {told}", err=True)
+                broken.append(told)
+            else:
+                runs.append(told)
     if not runs:
         raise PlanError(f"{_shown(results)}: none of its runs can be read")
     _keep(target / "charts.js", chart_runtime())
@@ -192,6 +195,24 @@ def _write_site(results: Path, target: Path) -> None:
     click.echo(
         printable(f"{target / 'index.html'}: {len(runs)} runs of {len(machines)} machine{'s' * (len(machines) > 1)}")
     )
+
+
+def _site_page(folder: Path, target: Path, path: str, newest: bool) -> "SiteRun | str":  # noqa: FBT001 - of `map`
+    """Write the page of a run and return what the index tells of it, or why it cannot be read.
+
+    newest: of its machine; only such a page has what takes a second: which engine, and the history.
+    """
+    from harness.reporting.html.page import Place, run_page
+    from harness.reporting.html.site import site_run
+
+    try:
+        content = read_run(folder, crossed=newest)
+    except PlanError as error:
+        return str(error)
+    if newest:
+        content = replace(content, history=_history(folder))
+    _keep(target / f"{path}.html", run_page(content, Place("../index.html", "../charts.js")))
+    return site_run(content, f"{path}.html", folder.resolve().parent.name)
 
 
 def _run_folders(results: Path) -> list[Path]:

@@ -94,9 +94,10 @@ def losses(group: CaseGroup, numbers: Mapping[str, int], seeds: Mapping[str, Any
     if not there:
         return None
     by_seed = sum(len(values) for _, values in there) <= _MOST_TICKS
-    rows, table = [], []
+    rows, middles, table = [], [], []
     for row, values in there:
-        shown = values if by_seed else np.quantile(values, np.linspace(0, 1, 11))
+        low, middle, high, *deciles = np.quantile(values, (0.05, 0.5, 0.95, *(each / 100 for each in _DECILES)))
+        shown = values if by_seed else deciles
         what = [f"a seed of {len(values)}"] * len(values) if by_seed else [f"{each} % of seeds" for each in _DECILES]
         of_row = {"row": case_label(row), "name": series(row)}
         rows += [
@@ -104,21 +105,16 @@ def losses(group: CaseGroup, numbers: Mapping[str, int], seeds: Mapping[str, Any
             for value, text in zip(digits(shown), what, strict=True)
             if value > 0
         ]
-        low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
+        middles.append({"row": case_label(row), "value": digits([middle])[0]})
         table.append((case_label(row), str(len(values)), f"{low:.4g}", f"{middle:.4g}", f"{high:.4g}", _share(row)))
     tips = (("row", "case"), ("what", "which"), ("said", "final loss"))
-    middles = [
-        {"row": case_label(row), "value": value}
-        for row, values in there
-        if (value := digits([np.median(values)])[0]) > 0
-    ]
     spec = shapes.ticks(_LOSS, named((each["name"] for each in rows), numbers), tips)
     what = "Every tick is a seed" if by_seed else "Every tick is a tenth of the seeds, from the lowest to the highest"
     return Chart(
         slug=f"loss-{group.slug}",
         title=f"Final losses: {group.title}",
         note=f"{what}; the thick one is the median. A seed whose loss is not finite, or 0, has none.",
-        spec=filled(spec, rows, middles, rows_of=len(there)),
+        spec=filled(spec, rows, [each for each in middles if each["value"] > 0], rows_of=len(there)),
         head=("case", "seeds", "5 %", "median", "95 %", "converged"),
         rows=tuple(table),
     )

@@ -119,8 +119,14 @@ def _made(layers: list[alt.Chart]) -> Spec:
 
 
 def _scaled(channel: Any, axis: Axis) -> Any:
-    scale = alt.Scale(type="log", nice=False, padding=10) if axis.log else alt.Scale(zero=False, nice=True)
-    return channel.title(axis.title).scale(scale).axis(labelExpr=axis.labels, labelOverlap=True)
+    if not axis.log:
+        scale = alt.Scale(zero=False, nice=True)
+        return channel.title(axis.title).scale(scale).axis(labelExpr=axis.labels, labelOverlap=True)
+    # Powers of ten; within less than two of them 1, 2 and 5 of each.
+    digit = "round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9)))"
+    labels = f"indexof([1, 2, 5], {digit}) < 0 ? '' : {axis.labels}"
+    scale = alt.Scale(type="log", nice=False, padding=10)
+    return channel.title(axis.title).scale(scale).axis(labelExpr=labels, labelOverlap="greedy", tickCount=2)
 
 
 def _rows() -> Any:
