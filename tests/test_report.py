@@ -1,5 +1,6 @@
 """`harness report` as a user has it: folders in, files and exit codes out."""
 
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -70,10 +71,18 @@ def test_a_run_becomes_one_file_in_its_folder_that_needs_no_other(program, run):
 def test_several_runs_are_a_file_each_and_a_base_is_compared_with(program, run):
     other = run.with_name("20261125T000000Z-9d137a38a0")
     other.mkdir()
-    write_tables(other, stored_tables(batches=(1, 100), rounds=3, seeds=4))
-    ended = program(run, other, "--base", run)
+    tables = stored_tables(batches=(1, 100), rounds=3, seeds=4)
+    for table in (tables.measurements, tables.summary, tables.convergence):
+        table["run_id"] = other.name
+    for table in (tables.measurements, tables.summary):
+        table["session"] = other.name
+    write_tables(other, tables)
+    last = other.with_name("20261126T000000Z-9d137a38a0")
+    shutil.copytree(other, last)
+    ended = program(other, last, "--base", run)
     assert ended.code == Exit.MET, ended.err
-    assert 'id="comparison"' in (other / "report.html").read_text("utf-8")
+    for folder in (other, last):
+        assert 'id="comparison"' in (folder / "report.html").read_text("utf-8")
 
 
 def test_a_base_that_cannot_be_compared_ends_with_3_and_writes_nothing(program, run):

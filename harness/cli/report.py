@@ -172,22 +172,27 @@ def _write_site(results: Path, target: Path) -> None:
         )
     places: dict[Path, str] = {}
     machines: dict[Path, str] = {}
-    newest = []
     for folder in folders:
         machine = folder.resolve().parent
-        newest.append(machine not in machines)
         machines.setdefault(machine, unused(slug(machine.name), set(machines.values())))
         places[folder] = unused(f"{machines[machine]}/{slug(folder.resolve().name)}", set(places.values()))
-    for name in machines.values():
+    told: dict[Path, SiteRun | str] = {}
+    for machine, name in machines.items():
         (target / name).mkdir(exist_ok=True)
-    runs, broken = [], []
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, _MOST_PROCESSES, len(folders))) as pool:
-        for told in pool.map(_site_page, folders, [target] * len(folders), places.values(), newest):
-            if isinstance(told, str):
-                click.echo(f"harness: left out: {told}", err=True)
-                broken.append(told)
-            else:
-                runs.append(told)
+        for folder in folders:  # until one can be read
+            if folder.resolve().parent == machine:
+                told[folder] = _site_page(folder, target, places[folder], newest=True)
+                if not isinstance(told[folder], str):
+                    break
+    rest = [folder for folder in folders if folder not in told]
+    if rest:
+        with ProcessPoolExecutor(min(os.cpu_count() or 1, _MOST_PROCESSES, len(rest))) as pool:
+            pages = pool.map(_site_page, rest, [target] * len(rest), [places[folder] for folder in rest])
+            told |= zip(rest, pages, strict=True)
+    broken = [why for folder in folders if isinstance(why := told[folder], str)]
+    runs = [run for folder in folders if not isinstance(run := told[folder], str)]
+    for why in broken:
+        click.echo(f"harness: left out: {why}", err=True)
     if not runs:
         raise PlanError(f"{_shown(results)}: none of its runs can be read")
     _keep(target / "charts.js", chart_runtime())
@@ -197,7 +202,7 @@ def _write_site(results: Path, target: Path) -> None:
     )
 
 
-def _site_page(folder: Path, target: Path, path: str, newest: bool) -> "SiteRun | str":  # noqa: FBT001 - of `map`
+def _site_page(folder: Path, target: Path, path: str, *, newest: bool = False) -> "SiteRun | str":
     """Write the page of a run and return what the index tells of it, or why it cannot be read.
 
     newest: of its machine; only such a page has what takes a second: which engine, and the history.
