@@ -94,7 +94,9 @@ def losses(group: CaseGroup, numbers: Mapping[str, int], seeds: Mapping[str, Any
     if not there:
         return None
     by_seed = sum(len(values) for _, values in there) <= _MOST_TICKS
-    rows, middles, table = [], [], []
+    rows: list[dict[str, Any]] = []
+    middles: list[dict[str, Any]] = []
+    table = []
     for row, values in there:
         low, middle, high, *deciles = np.quantile(values, (0.05, 0.5, 0.95, *(each / 100 for each in _DECILES)))
         shown = values if by_seed else deciles
@@ -109,11 +111,11 @@ def losses(group: CaseGroup, numbers: Mapping[str, int], seeds: Mapping[str, Any
         table.append((case_label(row), str(len(values)), f"{low:.4g}", f"{middle:.4g}", f"{high:.4g}", _share(row)))
     tips = (("row", "case"), ("what", "which"), ("said", "final loss"))
     spec = shapes.ticks(_LOSS, named((each["name"] for each in rows), numbers), tips)
-    what = "Every tick is a seed" if by_seed else "Every tick is a tenth of the seeds, from the lowest to the highest"
+    told = "Every tick is a seed" if by_seed else "Every tick is a tenth of the seeds, from the lowest to the highest"
     return Chart(
         slug=f"loss-{group.slug}",
         title=f"Final losses: {group.title}",
-        note=f"{what}; the thick one is the median. A seed whose loss is not finite, or 0, has none.",
+        note=f"{told}; the thick one is the median. A seed whose loss is not finite, or 0, has none.",
         spec=filled(spec, rows, [each for each in middles if each["value"] > 0], rows_of=len(there)),
         head=("case", "seeds", "5 %", "median", "95 %", "converged"),
         rows=tuple(table),

@@ -1,6 +1,7 @@
 """The charts of a run beside others: beside a base, and beside the earlier sessions of its machine."""
 
 import math
+from typing import Any
 
 from harness.comparing.compared import Compared
 from harness.comparing.series import History, Status
@@ -24,7 +25,7 @@ def changes(compared: Compared) -> Chart | None:
     if not shown:
         return None
     short = short_names([case.case_id for case in shown])
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"row": short[case.case_id], "name": words.WORD[case.status], "said": words.change(case)}
         | _change(case.change, case.low, case.high)
         for case in shown

@@ -64,9 +64,9 @@ def run_page(content: RunContent, place: Place | None = None) -> str:
     """Return the page of a run: one that stands alone, or one of a site."""
     figures = charts.run_charts(content.summary, content.convergence)
     compared, history = content.compared, content.history
-    change = compared and charts_beside.changes(compared)
-    trend = history and charts_beside.trends(history)
-    shown = [*figures.all(), *filter(None, (change, trend))]
+    change = charts_beside.changes(compared) if compared else None
+    trend = charts_beside.trends(history) if history else None
+    shown = [chart for chart in (*figures.all(), change, trend) if chart]
     first = content.summary.iloc[0]
     return render(
         "run.html",
