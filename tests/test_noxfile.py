@@ -195,6 +195,7 @@ def test_an_interrupted_program_has_time_to_save(checkout, number, whole_group):
         ("ab", ("--python", "a", "--python=b", "--device", "cuda", "1"), "ab --python a --python=b --device cuda 1"),
         ("compare", ("results/a/b", "HEAD", "3"), "compare results/a/b HEAD 3"),
         ("history", ("--last", "2"), "history --last 2"),
+        ("report", ("results/a/b", "2"), "report results/a/b 2"),
         ("export", ("results/a/b", "0"), "export results/a/b 0"),
         ("prove", ("--seeds", "1"), "prove --seeds 1"),
     ],
@@ -411,8 +412,21 @@ def test_the_image_sessions_say_in_one_line_what_is_missing(checkout, body, argu
 def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
     listed = [line[2:].split(" -> ") for line in nox(checkout, "-l").stdout.splitlines() if " -> " in line]
     assert [name for name, _ in listed] == [
-        *("tests", "tests_deploy", "skypilot", "tests_cloud", "tests_distributed", "tests_ray", "tests_triton"),
-        *("lint", "types", "imports", "bench_cpu", "bench_cuda", "ab", "prove", "compare", "history", "export"),
+        *("tests", "tests_deploy", "skypilot", "tests_cloud", "tests_distributed"),
+        *("tests_report", "tests_ray", "tests_triton"),
+        *(
+            "lint",
+            "types",
+            "imports",
+            "bench_cpu",
+            "bench_cuda",
+            "ab",
+            "prove",
+            "compare",
+            "history",
+            "report",
+            "export",
+        ),
         *("error_rates", "microbench", "docker_build", "docker_bench", "docker_test", "docker_lock"),
     ]
     assert all(line.endswith(".") for _, line in listed)
@@ -432,6 +446,7 @@ def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
         (["compare", "HEAD~1", "HEAD"], "compare HEAD~1 HEAD"),
         (["history"], "history"),
         (["prove", "--seeds", "8"], "prove --seeds 8"),
+        (["report", "results/x/y"], "report results/x/y"),
         (["export", "results/x/y"], "export results/x/y"),
         (["collect", "s3://x/y"], "collect s3://x/y"),
         (["merge", "results/x/y", "results/x/z"], "merge results/x/y results/x/z"),

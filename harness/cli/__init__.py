@@ -8,7 +8,7 @@ import sys
 import click
 
 from harness import __version__
-from harness.cli import ab, compare, explain, export, gather, history, look, measure, prove
+from harness.cli import ab, compare, explain, export, gather, history, look, measure, prove, report
 from harness.cli.common import Exit
 from harness.cli.interrupt import INTERRUPTS
 from harness.plan.errors import NotComparable, PlanError
@@ -59,6 +59,7 @@ for command in (
     look.list_catalogue,
     compare.command,
     history.command,
+    report.command,
     export.command,
     gather.collect,
     gather.merge,

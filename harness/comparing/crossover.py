@@ -22,6 +22,7 @@ READ = (
     *("case_id", "workload", "engine", "device", "dtype", "batch_size", "threads", "ranks", "round", "outcome"),
     *("step_ns", "setup_ns", "first_call_cold_ns", "first_call_warm_ns", "machine", "commit", "dirty"),
 )
+_PREPARING = ("setup_ns", "first_call_cold_ns", "first_call_warm_ns")
 _GROUP = ["workload", "device", "dtype", "threads", "machine"]
 
 
@@ -196,20 +197,20 @@ def _root(at: Array, curve: Array, start: int, *, rightwards: bool) -> float:
 
 
 def _break_evens(rows: pd.DataFrame, by_size: dict[int, pd.DataFrame]) -> Iterator[BreakEven]:
+    of_case = rows.groupby(["batch_size", "engine"])[list(_PREPARING)].median().to_dict("index")
     for size, logs in by_size.items():
         if YARDSTICK not in logs:
             continue
-        cases = rows[rows["batch_size"] == size]
-        yardstick = cases[cases["engine"] == YARDSTICK]
-        usual = _median(yardstick, "setup_ns") + _median(yardstick, "first_call_warm_ns")
+        yardstick = of_case[size, YARDSTICK]
+        usual = yardstick["setup_ns"] + yardstick["first_call_warm_ns"]
         for engine in logs:
             if engine == YARDSTICK:
                 continue
-            mine = cases[cases["engine"] == engine]
+            mine = of_case[size, engine]
             saved, half = _interval(np.exp(logs[YARDSTICK].to_numpy()) - np.exp(logs[engine].to_numpy()))
             told = []
             for first_call in ("first_call_cold_ns", "first_call_warm_ns"):
-                extra = _median(mine, "setup_ns") + _median(mine, first_call) - usual
+                extra = mine["setup_ns"] + mine[first_call] - usual
                 told += [_updates(extra, gain) for gain in (saved, saved + half, saved - half)]
             yield BreakEven(str(engine), size, *told)
 
@@ -221,8 +222,3 @@ def _updates(extra_ns: float, saved_ns: float) -> float:
     if saved_ns <= 0:
         return math.inf
     return max(0.0, extra_ns / saved_ns)
-
-
-def _median(rows: pd.DataFrame, column: str) -> float:
-    values = rows[column].dropna()
-    return float(values.median()) if len(values) else math.nan

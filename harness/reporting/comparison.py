@@ -171,9 +171,16 @@ def _say(console: Console, word: str, text: str) -> None:
         console.print(*([Text(word, style=_STYLE.get(word[:1], ""))] if word else []), Text(text), soft_wrap=True)
 
 
+def shown_columns(
+    compared: Compared, cases: Sequence[CaseResult]
+) -> list[tuple[str, Callable[[Compared, CaseResult], str], int]]:
+    """Return the columns in which any of these cases has something."""
+    return [column for column in _COLUMNS if any(column[1](compared, case) for case in cases)]
+
+
 def _table(console: Console, compared: Compared, cases: Sequence[CaseResult]) -> Table:
     """Draw the table with as many columns as the terminal is wide."""
-    shown = [column for column in _COLUMNS if any(column[1](compared, case) for case in cases)]
+    shown = shown_columns(compared, cases)
     for given_up in range(max(order for _, _, order in _COLUMNS) + 1):
         kept = [column for column in shown if column[2] == 0 or column[2] > given_up]
         caption = Text(_caption([name for name, _, _ in kept]), justify="left")
@@ -196,7 +203,7 @@ def _caption(columns: Sequence[str]) -> str:
 
 
 def _markdown_table(compared: Compared, cases: Sequence[CaseResult]) -> str:
-    shown = [column for column in _COLUMNS if any(column[1](compared, case) for case in cases)]
+    shown = shown_columns(compared, cases)
     head = f"| {' | '.join(name for name, _, _ in shown)} |"
     rule = f"| {' | '.join('---:' if name in _NUMBERS else '---' for name, _, _ in shown)} |"
     rows = []

@@ -57,11 +57,12 @@ def _fastest(group: Group) -> Table:
     for name in ("batch", "fastest", "step", "level with it", "then"):
         table.add_column(name, justify="right" if name in ("batch", "step") else "left")
     for size in group.sizes:
-        table.add_row(*_row(size))
+        table.add_row(*fastest_cells(size))
     return table
 
 
-def _row(size: Size) -> tuple[str, str, str, str, str]:
+def fastest_cells(size: Size) -> tuple[str, str, str, str, str]:
+    """Return, of a batch size: it, the fastest engine, its step time, those level with it, and those behind."""
     others = size.standings[1:]
     level = [printable(each.engine) for each in others if each.level]
     behind = [_behind(each) for each in others if not each.level]
@@ -89,11 +90,12 @@ def _paid(group: Group) -> Table:
     for name in ("batch", "engine", "cold", "warm"):
         table.add_column(name, justify="left" if name == "engine" else "right")
     for each in group.break_evens:
-        table.add_row(f"{each.batch_size:,}", printable(each.engine), *_cells(each))
+        table.add_row(f"{each.batch_size:,}", printable(each.engine), *paid_cells(each))
     return table
 
 
-def _cells(each: BreakEven) -> tuple[str, str]:
+def paid_cells(each: BreakEven) -> tuple[str, str]:
+    """Return after how many updates an engine has paid for its preparation: with a cold cache and with a warm one."""
     return (
         _updates(each.cold, each.cold_low, each.cold_high),
         _updates(each.warm, each.warm_low, each.warm_high),

@@ -75,7 +75,7 @@ def show_history(console: Console, history: History) -> None:
 
 def as_markdown(history: History) -> str:
     """Return the history in GitHub's Markdown."""
-    shown = _shown(history)
+    shown = shown_columns(history)
     head = f"| {' | '.join(name for name, _, _ in shown)} |"
     rule = f"| {' | '.join('---:' if name in _NUMBERS else '---' for name, _, _ in shown)} |"
     rows = [
@@ -184,7 +184,7 @@ def sparkline(times: Sequence[float]) -> str:
 
 def _cases(console: Console, history: History) -> Table:
     """Draw the cases with as many columns as the terminal is wide."""
-    shown = _shown(history)
+    shown = shown_columns(history)
     for given_up in range(max(order for _, _, order in _COLUMNS) + 1):
         kept = [column for column in shown if column[2] == 0 or column[2] > given_up]
         meanings = [f"{name}: {_MEANING[name]}" for name, _, _ in kept if name in _MEANING]
@@ -203,7 +203,7 @@ def _cases(console: Console, history: History) -> Table:
     return table
 
 
-def _shown(history: History) -> list[_Column]:
+def shown_columns(history: History) -> list[_Column]:
     """Return the columns in which any case has something."""
     return [column for column in _COLUMNS if any(column[1](case) for case in history.cases)]
 

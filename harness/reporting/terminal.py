@@ -82,16 +82,16 @@ _COLUMNS: tuple[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int],
     ("machine", lambda row: Text(row["machine"]), 0),
     ("dtype", lambda row: Text(row["dtype"]), 0),
     ("step", lambda row: duration(row["step_ns"]), 0),
-    ("±", lambda row: _half_width(row["step_ns"], row["step_ns_low"], row["step_ns_high"]), 4),
+    ("±", lambda row: half_width(row["step_ns"], row["step_ns_low"], row["step_ns_high"]), 4),
     ("latency", lambda row: duration(row["latency_ns"]) if _on_gpu(row) else "", 3),
     ("device", lambda row: duration(row["device_ns"]), 3),
     ("samples/s", lambda row: _number(row["samples_per_s"], ".3g"), 3),
-    ("× autograd", lambda row: _ratio(row), 0),
-    ("× floor", lambda row: _times(row["above_floor"]), 5),
+    ("× autograd", lambda row: ratio_interval(row), 0),
+    ("× floor", lambda row: factor(row["above_floor"]), 5),
     ("loss p50", lambda row: _number(row["loss_p50"], ".4f"), 2),
-    ("converged", lambda row: _share(row), 6),
-    ("first call cold/warm", lambda row: _first_calls(row), 1),
-    ("disturbed", lambda row: _disturbed(row), 2),
+    ("converged", lambda row: converged(row), 6),
+    ("first call cold/warm", lambda row: first_calls(row), 1),
+    ("disturbed", lambda row: disturbed(row), 2),
     ("targets", lambda row: _word({"yes": "met", "no": "missed"}.get(row["targets_met"], row["targets_met"])), 0),
 )
 _NUMBERS = {"batch", "step", "±", "latency", "device", "samples/s", "× autograd", "× floor", "loss p50", "converged"}
@@ -192,19 +192,21 @@ def _number(value: float, spec: str) -> str:
     return "" if math.isnan(value) else format(value, spec)
 
 
-def _times(value: float) -> str:
+def factor(value: float) -> str:
     """Return a factor to two digits or more, never in powers of ten."""
     return "" if math.isnan(value) else f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
-def _half_width(value: float, low: float, high: float) -> str:
+def half_width(value: float, low: float, high: float) -> str:
+    """Return how far an interval reaches from its value, as a share of it; empty where there is none."""
     if math.isnan(low) or math.isnan(high):
         return ""
     half = max(high / value, value / low) - 1
     return f"{half:.1%}" if half < 1 else "> 100%"
 
 
-def _ratio(row: Mapping[Hashable, Any]) -> str:
+def ratio_interval(row: Mapping[Hashable, Any]) -> str:
+    """Return the ratio to autograd with its interval; empty where there is none."""
     if math.isnan(row["ratio_to_autograd"]):
         return ""
     if math.isnan(row["ratio_low"]) or row["ratio_low"] == row["ratio_high"]:
@@ -212,7 +214,8 @@ def _ratio(row: Mapping[Hashable, Any]) -> str:
     return f"{row['ratio_to_autograd']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
 
 
-def _share(row: Mapping[Hashable, Any]) -> str:
+def converged(row: Mapping[Hashable, Any]) -> str:
+    """Return the share of seeds converged, of how many; empty where none was trained."""
     return "" if math.isnan(row["converged_share"]) else f"{row['converged_share']:.0%} of {row['seeds']:.0f}"
 
 
@@ -220,12 +223,13 @@ def _on_gpu(row: Mapping[Hashable, Any]) -> bool:
     return str(row["device"]).startswith("cuda")
 
 
-def _disturbed(row: Mapping[Hashable, Any]) -> str:
+def disturbed(row: Mapping[Hashable, Any]) -> str:
     """Return the share of disturbed blocks and what disturbed most of them."""
     if not row["disturbed_share"] >= _AUDIBLE:
         return ""
     return f"{row['disturbed_share']:.0%} {row['disturbances'].partition(',')[0].rpartition(' ')[0]}"
 
 
-def _first_calls(row: Mapping[Hashable, Any]) -> str:
+def first_calls(row: Mapping[Hashable, Any]) -> str:
+    """Return the time of the first call with a cold and with a warm compile cache, as far as there is one."""
     return " / ".join(filter(None, (duration(row["first_call_cold_ns"]), duration(row["first_call_warm_ns"]))))
