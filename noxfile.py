@@ -180,6 +180,12 @@ def ab(session: nox.Session) -> None:
 
 
 @nox.session
+def prove(session: nox.Session) -> None:
+    """Prove right gradients, and look at what mistakes in hand-derived ones do; arguments go to `harness prove`."""
+    finish(session, install_torch(session, "cpu", *REPORT_TOOLS), "-m", "harness", "prove", *session.posargs)
+
+
+@nox.session
 def compare(session: nox.Session) -> None:
     """Compare two stored runs: `-- BASE NEW`, folders or git revisions; needs no torch."""
     finish(session, install_program(session), "-m", "harness", "compare", *session.posargs)
@@ -285,7 +291,8 @@ def docker_lock(session: nox.Session) -> None:
 def command(device_name: str, arguments: list[str]) -> tuple[str, ...]:
     """Return the command of the program and its arguments: the one that comes first, or `run`."""
     named = next(iter(arguments), "")
-    if named in ("show", "crossover", "explain", "list", "compare", "history", "report", "export", "collect", "merge"):
+    looks = ("show", "crossover", "explain", "list", "compare", "history", "report", "export", "collect", "merge")
+    if named in (*looks, "prove"):
         return tuple(arguments)  # no flag of theirs chooses a device
     if named in ("run", "noise", "ab", "doctor"):
         return (named, *device(device_name, arguments), *arguments[1:])

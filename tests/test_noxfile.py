@@ -197,6 +197,7 @@ def test_an_interrupted_program_has_time_to_save(checkout, number, whole_group):
         ("history", ("--last", "2"), "history --last 2"),
         ("report", ("results/a/b", "2"), "report results/a/b 2"),
         ("export", ("results/a/b", "0"), "export results/a/b 0"),
+        ("prove", ("--seeds", "1"), "prove --seeds 1"),
     ],
 )
 def test_what_compares_gets_its_arguments_and_ends_with_its_exit_code(checkout, session, arguments, called):
@@ -413,7 +414,19 @@ def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
     assert [name for name, _ in listed] == [
         *("tests", "tests_deploy", "skypilot", "tests_cloud", "tests_distributed"),
         *("tests_report", "tests_ray", "tests_triton"),
-        *("lint", "types", "imports", "bench_cpu", "bench_cuda", "ab", "compare", "history", "report", "export"),
+        *(
+            "lint",
+            "types",
+            "imports",
+            "bench_cpu",
+            "bench_cuda",
+            "ab",
+            "prove",
+            "compare",
+            "history",
+            "report",
+            "export",
+        ),
         *("error_rates", "microbench", "docker_build", "docker_bench", "docker_test", "docker_lock"),
     ]
     assert all(line.endswith(".") for _, line in listed)
@@ -432,6 +445,7 @@ def test_the_list_of_sessions_is_complete_and_each_has_one_line(checkout):
         (["ab", "HEAD~1", "HEAD"], "ab --device cpu HEAD~1 HEAD"),
         (["compare", "HEAD~1", "HEAD"], "compare HEAD~1 HEAD"),
         (["history"], "history"),
+        (["prove", "--seeds", "8"], "prove --seeds 8"),
         (["report", "results/x/y"], "report results/x/y"),
         (["export", "results/x/y"], "export results/x/y"),
         (["collect", "s3://x/y"], "collect s3://x/y"),

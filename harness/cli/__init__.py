@@ -8,7 +8,7 @@ import sys
 import click
 
 from harness import __version__
-from harness.cli import ab, compare, explain, export, gather, history, look, measure, report
+from harness.cli import ab, compare, explain, export, gather, history, look, measure, prove, report
 from harness.cli.common import Exit
 from harness.cli.interrupt import INTERRUPTS
 from harness.plan.errors import NotComparable, PlanError
@@ -54,6 +54,7 @@ for command in (
     look.show,
     look.crossover,
     explain.command,
+    prove.command,
     look.doctor,
     look.list_catalogue,
     compare.command,

@@ -98,7 +98,7 @@ ENGINES: Mapping[str, Entry] = {
     "fused": Entry(
         f"{_ENGINES}.fused:Fused",
         "all updates in one call of code written for this network: what the machine can do",
-        9,
+        5,
         2,
     ),
     "jax_scan": Entry(

@@ -149,7 +149,7 @@ def plan_sweep(
         raise PlanError(f"{source}: write targets as [[target]]")
     if len(targets) > MAX_TARGETS:
         raise PlanError(f"{source}: {len(targets)} targets are more than the {MAX_TARGETS} that one run may have")
-    judged = [_target(target, source) for target in targets]
+    judged = [_target(each, source) for target in targets for each in _each_workload(target)]
     known = {label(case.engine): None for case in cases} | dict.fromkeys([*ENGINES, *installed("engine")])
     for target in judged:
         if label(target.engine) not in known:
@@ -230,6 +230,14 @@ def _cases(grid: object, axes: Axes, source: str) -> Iterator[Case]:
             yield checked(Case(workload, engine, device, dtype, batch_size, threads, ranks))
         except PlanError as error:
             raise PlanError(f"{source}: {error}") from error
+
+
+def _each_workload(target: object) -> Iterator[object]:
+    """Yield a target once for each of the workloads that it names in a list, or as it is."""
+    if isinstance(target, dict) and isinstance(target.get("workload"), list) and target["workload"]:
+        yield from ({**target, "workload": workload} for workload in target["workload"])
+    else:
+        yield target
 
 
 def _target(target: object, source: str) -> ThroughputTarget:

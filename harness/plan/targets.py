@@ -74,7 +74,8 @@ class ThroughputTarget:
             raise PlanError("min_ratio_to_autograd must be a number above 0")
         if not isinstance(target.get("engine"), str):
             raise PlanError("engine must name one engine")
-        if not isinstance(target.get("workload") or "", str) or target.get("workload") == "":
+        workload = target.get("workload")
+        if workload is not None and not (isinstance(workload, str) and workload):
             raise PlanError("workload must name one workload")
         for kind in ("engine", "workload"):
             if target.get(kind) is not None:

@@ -48,7 +48,7 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
         for case in sweep.cases
     }
     # First, for it checks every value that the summary is made of.
-    measurements = _frame(
+    measurements = frame_of(
         [
             {**_measurement(record), **common, **_place(record)}
             for case_id, common in common_by_case.items()
@@ -68,7 +68,7 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
             summary[-1] |= _scaling(case, mine, _timed(by_case.get(replace(case, ranks=1).case_id, [])))
         elif summary[-1]["outcome"] is Outcome.OK:
             summary[-1] |= floor_of(summary[-1]["step_ns"], mine, ceilings[place_of(common)])
-    return Tables(measurements, _frame(convergence, CONVERGENCE), _frame(summary, SUMMARY))
+    return Tables(measurements, frame_of(convergence, CONVERGENCE), frame_of(summary, SUMMARY))
 
 
 def _identities(header: Record, sweep: Sweep) -> dict[str, Record]:
@@ -158,7 +158,7 @@ def _summarise(
     row |= _phases(records)
     judgements: list[Judgement] = []
     if seeds:
-        row |= _convergence(seeds)
+        row |= over_seeds(seeds)
     # Whatever a case reached before it failed is no promise kept.
     if seeds and outcome is Outcome.OK:
         targets = ConvergenceTargets.from_json(
@@ -207,7 +207,8 @@ def _phases(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _convergence(seeds: Sequence[Record]) -> dict[str, Any]:
+def over_seeds(seeds: Sequence[Record]) -> dict[str, Any]:
+    """Return what the final losses and accuracies of seeds come to, by the names of the summary's columns."""
     # A loss that is no number is worse than any number.
     losses = [math.inf if seed["loss"] is None else float(seed["loss"]) for seed in seeds]
     with np.errstate(all="ignore"):  # the difference of two losses may be too large for a number
@@ -278,7 +279,8 @@ def _median(values: Sequence[float]) -> float:
         return float(np.median(np.asarray(values, dtype=float))) if values else math.nan
 
 
-def _frame(rows: Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) -> pd.DataFrame:
+def frame_of(rows: Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) -> pd.DataFrame:
+    """Return a table of these columns, each cell checked; raises PlanError, in one line, for one that cannot be."""
     cells: dict[str, list[Value]] = {column.name: [] for column in columns}
     for row in rows:
         for column in columns:

@@ -152,7 +152,11 @@ CONVERGENCE = (
     Column("accuracy", "share", "of the same points; of those held out, where the workload holds some out"),
     Column("r2", "", "1 - residual over total sum of squares, of the points of `accuracy`; empty for classes"),
     Column("converged", "", "loss and accuracy within the workload's bounds"),
-    Column("epochs_to_target", "count", "first epoch after which it was; empty if none"),
+    Column(
+        "epochs_to_target",
+        "count",
+        "first epoch after which it was; empty if none, or where only the end was looked at",
+    ),
     *_RUN,
 )
 
@@ -265,17 +269,64 @@ NOISE = (
     *_RUN,
 )
 
+_OVER_SEEDS = ("loss_p05", "loss_p50", "loss_p95", "accuracy_p50", "converged_share")
+
+MISTAKES = (
+    *_CASE,
+    Column("kind", "text", "`right`, `finite differences`, or a `mistake` in gradients derived by hand"),
+    Column("what", "text", "what is wrong with it"),
+    Column("outcome", "text", "`ok` where it was looked at, whatever was found"),
+    Column("reason", "text", "why, where it is not `ok`"),
+    Column("gate_seeds", "count", "seeds whose first twenty updates went through the gate"),
+    Column("caught_seeds", "count", "of these, caught"),
+    Column("caught_update", "", "the first wrong update, from 1; median over the seeds caught"),
+    Column("caught_by", "text", "what was furthest off in it, a parameter or `loss`; most frequent"),
+    Column("error_over_limit", "ratio", "its error over what rounding may do; median over the seeds caught"),
+    Column("gate_share", "share", "largest error, of the limit, of the seeds that were not caught"),
+    Column(
+        "update_error",
+        "ratio",
+        "an update's distance from float64's, from the same weights, over its length; the largest of the first three, "
+        "median over 20 seeds",
+    ),
+    *(column for column in SUMMARY if column.name in ("seeds", *_OVER_SEEDS, "converged_low", "converged_high")),
+    Column("diverged_share", "share", "of seeds whose final loss is no finite number"),
+    Column("same_share", "share", "of seeds that end with the very loss of `autograd`, bit for bit"),
+    Column("loss_ratio", "ratio", "median of the final loss over that of `autograd` from the same seeds"),
+    Column("targets_met", "text", "the workload's targets of convergence: `yes`, `no` or `undecided`"),
+    Column("targets", "text", "every target with what was found"),
+    Column("trains_anyway", "text", "`yes` for a mistake that meets them: nothing but a check of its gradients tells"),
+    Column("forward_passes", "count", "per update"),
+    Column("ratio_to_autograd", "ratio", "autograd's time of an update over this one, taken in turn beside other work"),
+    Column("seconds", "s", "the whole process"),
+    *_RUN,
+)
+
+EPOCHS = (
+    *_CASE,
+    Column("epoch", "count", "passes over the data made, from 1"),
+    Column("seeds", "count", "seeds trained"),
+    Column("loss_p05", "", "5 % quantile over seeds of the loss over the whole data set"),
+    Column("loss_p50", "", "median"),
+    Column("loss_p95", "", "95 % quantile"),
+    Column("accuracy_p50", "share", "median over seeds"),
+    Column("converged_share", "share", "of seeds within the workload's bounds"),
+    *_RUN,
+)
+
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "measurements": MEASUREMENTS,
     "convergence": CONVERGENCE,
     "summary": SUMMARY,
     "noise": NOISE,
+    "mistakes": MISTAKES,
+    "epochs": EPOCHS,
 }
 
 
 DOCUMENTS: Mapping[str, tuple[str, ...]] = {
     "README.md": ("summary",),
-    "docs/columns.md": ("summary", "measurements", "convergence", "noise"),
+    "docs/columns.md": ("summary", "measurements", "convergence", "noise", "mistakes", "epochs"),
 }
 
 

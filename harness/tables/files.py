@@ -67,10 +67,15 @@ def write_tables(folder: Path, tables: Tables) -> None:
 
     None takes its place before all are written. Raises OSError, naming one, where that fails.
     """
+    write_frames(folder, {part.name: getattr(tables, part.name) for part in fields(Tables)})
+
+
+def write_frames(folder: Path, frames: Mapping[str, pd.DataFrame]) -> None:
+    """Write tables by their names, as `write_tables` does."""
     with ExitStack() as stack:
-        for part in fields(Tables):
-            unfinished = stack.enter_context(replaced(folder / f"{part.name}.csv"))
-            as_written(getattr(tables, part.name), TABLES[part.name]).to_csv(
+        for name, frame in frames.items():
+            unfinished = stack.enter_context(replaced(folder / f"{name}.csv"))
+            as_written(frame, TABLES[name]).to_csv(
                 unfinished, index=False, float_format=_FLOAT_FORMAT, errors="backslashreplace"
             )
 

@@ -20,6 +20,7 @@ from harness.training.contract import Problem, Updates
 from harness.training.reference import Expected, expected_update, float64_model, trained_freely
 from harness.training.together import Together
 from harness.training.tolerances import TOLERANCES
+from harness.training.trial import each
 
 GATE_UPDATES = 20
 # Single updates of a timed block that are checked as those of the gate.
@@ -123,19 +124,19 @@ def _made_singly(
     model = float64_model(problem)
     # Not by torch's or Python's generator: an engine may seed those.
     checked = set(ranks.chance().sample(range(len(inputs)), min(SINGLE_UPDATES, len(inputs))))
-    losses = torch.empty(len(inputs), dtype=problem.dtype, device=inputs.device)
+    losses = []
     now = updates.parameters()
-    for step in range(len(inputs)):
-        batch, target = inputs[step : step + 1], targets[step : step + 1]
+    singles = zip(each(inputs.unsqueeze(1)), each(targets.unsqueeze(1)), strict=True)
+    for step, (batch, target) in enumerate(singles):
         expected = None
         if step in checked:
             expected = _expected(model, problem, step + 1, copied(now), batch[0], target[0])
-        losses[step : step + 1] = updates(batch, target).detach()
+        losses.append(updates(batch, target).detach().clone())
         now = updates.parameters()
         if expected is not None:
             with ranks.together():
-                _check_single(step + 1, losses[step : step + 1], copied(now), expected)
-    return losses, copied(now)
+                _check_single(step + 1, losses[-1], copied(now), expected)
+    return torch.cat(losses), copied(now)
 
 
 def _check_single(step: int, losses: Tensor, after: Mapping[str, Tensor], expected: Expected) -> None:

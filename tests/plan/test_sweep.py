@@ -79,7 +79,8 @@ def test_the_standard_sweep_is_the_lesson_at_four_batch_sizes_its_bonus_and_what
     assert (sweep.rounds, sweep.seeds, sweep.named_engines) == (3, 64, ())
     on_gpu = {case.engine for case in plan_sweep(None, Axes(device=("cuda",))).cases}
     assert on_gpu == {*engines, "cuda_graph_compile", "frozen"}
-    assert {target.engine for target in sweep.targets} == {"manual", "compile", "compile_step"}
+    assert {target.engine for target in sweep.targets} == {"manual", "compile", "compile_step", "fused"}
+    assert {target.workload for target in sweep.targets} == {"line", "line_deep"}
 
 
 @pytest.mark.parametrize("axis", [axis.name for axis in fields(Axes)])
@@ -150,6 +151,13 @@ def test_a_target_of_the_file_is_the_sweeps_with_every_bound(sweep_file):
     (target,) = plan_sweep(sweep_file(text), Axes()).targets
     assert target == ThroughputTarget("manual", 2.0, device="cuda", workload="line", max_batch_size=9)
     assert isinstance(target.min_ratio_to_autograd, float)
+
+
+def test_a_target_of_several_workloads_is_one_of_each(sweep_file):
+    text = f'{GRID}{TARGET}min_ratio_to_autograd = 2\nworkload = ["line", "line_deep"]\n'
+    assert [target.workload for target in plan_sweep(sweep_file(text), Axes()).targets] == ["line", "line_deep"]
+    with pytest.raises(PlanError, match="must name one workload"):
+        plan_sweep(sweep_file(text.replace('"line", "line_deep"', "")), Axes())
 
 
 # The order in which it is measured

@@ -1,4 +1,4 @@
-"""JAX beside autograd, for real: in the gate at every batch size, and measured in processes of their own."""
+"""JAX beside autograd, for real: in the gate at small and large batches, and measured in processes of their own."""
 
 import subprocess
 import sys
@@ -16,9 +16,8 @@ from harness.training.trial import begin, problem_of
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["line", "line_deep"])
-@pytest.mark.parametrize("batch_size", [10, 100, 1000, 10_000])
-def test_it_passes_the_gate_at_every_batch_size(name: str, batch_size: int) -> None:
+@pytest.mark.parametrize(("name", "batch_size"), [("line", 100), ("line", 10_000), ("line_deep", 10)])
+def test_it_passes_the_gate_at_small_and_large_batches(name: str, batch_size: int) -> None:
     pytest.importorskip("jax")
     workload, device = load_workload(name), torch.device("cpu")
     problem = problem_of(workload, batch_size, device, torch.float32)

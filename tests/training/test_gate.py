@@ -12,9 +12,10 @@ from harness.training.engines.autograd import Autograd
 from harness.training.engines.manual import Manual
 from harness.training.gate import GATE_UPDATES, TimedBlock, check_block, check_updates, load
 from harness.training.loading import load_workload
+from harness.training.mistakes.update import GradientsNotCleared
 from harness.training.rules import LAYER_RULES, LinearRule
 from harness.training.trial import Trial, begin, problem_of
-from tests.mistakes import ALL, GradientsNotCleared
+from tests.mistakes import ALL, places_of
 
 CPU = torch.device("cpu")
 
@@ -56,9 +57,11 @@ def test_an_honest_engine_passes(workload: str, batch_size: int, engine: Any, dt
         assert 0 < checked(engine, problem, trial) <= 1
 
 
-@pytest.mark.parametrize("mistake", ALL, ids=lambda mistake: mistake.__name__)
-@pytest.mark.parametrize("batch_size", [10, 100, 10_000])
-@pytest.mark.parametrize("workload", ["line", "line_deep"])
+@pytest.mark.parametrize(
+    ("mistake", "workload", "batch_size"),
+    [(mistake, *place) for mistake in ALL for place in places_of(mistake)],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
 def test_every_mistake_is_caught_on_every_seed(workload: str, batch_size: int, mistake: Any) -> None:
     for seed in range(10 if batch_size <= 100 else 2):
         problem, trial = case(workload, batch_size, seed)

@@ -42,7 +42,13 @@ class Manual:
             rules.append(self.layer_rules[type(layer)](layer, outputs, values, first=not rules))
             values = outputs
         loss_rule = self.loss_rules[type(problem.loss)](values)
-        return ManualUpdates(model, rules, loss_rule, problem.learning_rate)
+        return self.assembled(model, rules, loss_rule, problem.learning_rate)
+
+    def assembled(
+        self, model: nn.Module, rules: list[LayerRule], loss_rule: LossRule, learning_rate: float
+    ) -> "ManualUpdates":
+        """Return the updates by these rules; a subclass may return its own kind."""
+        return ManualUpdates(model, rules, loss_rule, learning_rate)
 
 
 class ManualUpdates(ModuleUpdates):

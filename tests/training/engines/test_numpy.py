@@ -95,7 +95,7 @@ def test_a_worker_gives_numpys_blas_as_many_threads_as_the_case_has() -> None:
     program = """
 import os, types
 from harness.measuring.worker import Worker
-Worker(types.SimpleNamespace(threads=1), None)._import()
+Worker(types.SimpleNamespace(threads=1, case=types.SimpleNamespace(dtype="float32")), None)._import()
 import numpy
 print(len(os.listdir("/proc/self/task")))
 """

@@ -1,0 +1,1 @@
+"""Charts, by Altair; only with the extra `report`."""
