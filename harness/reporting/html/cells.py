@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from harness.plan.text import printable
+from harness.reporting.html.groups import rows_of
 from harness.reporting.terminal import converged, disturbed, duration, factor, first_calls, half_width, ratio_interval
 
 _Row = Mapping[Hashable, Any]
@@ -81,7 +82,7 @@ _OPTIONAL = {"targets", "machine", "floor", "× floor", "bound by", "disturbed",
 
 def case_table(summary: pd.DataFrame) -> CaseTable:
     """Return the table of a run's cases; columns that say nothing are left out."""
-    rows = summary.to_dict("records")
+    rows = rows_of(summary)
     several = summary["machine"].nunique() > 1
     shown = [
         column

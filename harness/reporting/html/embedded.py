@@ -12,14 +12,16 @@ import jinja2
 from markupsafe import Markup
 
 _PACKAGE = "harness.reporting.html"
-# JSON within a script element: what would end it, or begin a comment, and what old JavaScript takes for a line's end.
-_ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}
+# JSON within a script element: what would end it, or begin a comment. What is not ASCII, json escapes by itself.
+_ESCAPED = {each: f"\\u{ord(each):04x}" for each in "<>&"}
 _TEXTS = ("page.css", "page.js")
 
 
 def as_json(value: Any) -> Markup:
     """Return a value as JSON that may stand in a script element; raises ValueError for NaN and infinity."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_ESCAPED)
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character, escaped in _ESCAPED.items():
+        text = text.replace(character, escaped)
     return _as_it_is(text)
 
 

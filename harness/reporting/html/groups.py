@@ -24,7 +24,7 @@ def case_groups(summary: pd.DataFrame) -> list[CaseGroup]:
     """Return the groups of a run in the order of its table; cases that never ran, without threads, are in none."""
     several = summary["machine"].nunique() > 1
     found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in summary.to_dict("records"):
+    for row in rows_of(summary):
         if not math.isnan(row["threads"]):
             key = tuple(row[name] for name in ("workload", "device", "dtype", "threads", "machine"))
             found.setdefault(key, []).append(row)
@@ -33,6 +33,13 @@ def case_groups(summary: pd.DataFrame) -> list[CaseGroup]:
         parts = [workload, device, dtype, f"{threads:.0f} thread{'s' * (threads != 1)}", *([machine] * several)]
         groups.append(CaseGroup(", ".join(parts), slug("-".join(parts)), tuple(rows)))
     return groups
+
+
+def rows_of(summary: pd.DataFrame) -> list[Row]:
+    """Return the rows of a table, as `to_dict` does, several times as fast."""
+    names = list(summary.columns)
+    cells = zip(*(summary[name].tolist() for name in names), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in cells]
 
 
 def series(row: Row) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from harness.plan.text import printable
 from harness.reporting.html.cells import CaseTable, Cell, Head, Line, link_to_case
 from harness.reporting.html.embedded import render
+from harness.reporting.html.groups import rows_of
 from harness.reporting.html.page import RunContent
 from harness.reporting.html.verdict import Verdict, verdict_of
 from harness.reporting.terminal import duration, ratio_interval
@@ -42,7 +43,7 @@ def site_run(content: RunContent, path: str, machine: str) -> SiteRun:
         row["case_id"]: CaseNow(
             duration(row["step_ns"]) or printable(row["outcome"]), float(row["step_ns"]), ratio_interval(row)
         )
-        for row in content.summary.to_dict("records")
+        for row in rows_of(content.summary)
     }
     verdict = verdict_of(content.summary)
     dirty = bool(content.summary["dirty"].any())

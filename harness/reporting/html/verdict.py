@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness.reporting.html.groups import rows_of
+
 FINE = ("ok", "unsupported")
 
 
@@ -32,7 +34,7 @@ class Verdict:
 def verdict_of(summary: pd.DataFrame) -> Verdict:
     """Return the verdict on a run's table."""
     met, remarks, failed = 0, [], 0
-    for row in summary.to_dict("records"):
+    for row in rows_of(summary):
         targets = _targets(row)
         met += sum(word == "met" for word, _ in targets)
         remarks += [Remark(word, row["case_id"], text) for word, text in targets if word != "met"]
