@@ -77,7 +77,10 @@ def fastest_cells(size: Size) -> tuple[str, str, str, str, str]:
 
 
 def _behind(standing: Standing) -> str:
-    return f"{printable(standing.engine)} {standing.behind:.3g} × [{standing.low:.3g}, {standing.high:.3g}]"
+    behind, low, high = (
+        _count(each) if each >= 1000 else f"{each:.3g}" for each in (standing.behind, standing.low, standing.high)
+    )
+    return f"{printable(standing.engine)} {behind} × [{low}, {high}]"
 
 
 def _paid(group: Group) -> Table:
