@@ -145,6 +145,7 @@
     }
     document.documentElement.dataset.drawn = "yes";
   };
-  if (specs && typeof vegaEmbed === "function") draw();
+  // The page is there first: tables can be read, links followed.
+  if (specs && typeof vegaEmbed === "function") addEventListener("load", () => setTimeout(draw));
   else document.documentElement.dataset.drawn = "yes";
 })();
