@@ -147,7 +147,7 @@ class ScanUpdates:
         if self._device.platform != "cpu" or torch.get_num_threads() > 1 or sys.platform != "linux":
             return
         arguments = self._weights, _given(inputs), _given(targets), numpy.int32(TRIED)
-        for _ in range(3):  # another thread may be at work for another reason
+        for _ in range(10):  # another thread may be at work for another reason
             process, thread = _cpu_s(resource.RUSAGE_SELF), _cpu_s(resource.RUSAGE_THREAD)
             self._programs[True].rest(*arguments)[1].block_until_ready()
             process, thread = _cpu_s(resource.RUSAGE_SELF) - process, _cpu_s(resource.RUSAGE_THREAD) - thread
