@@ -124,7 +124,7 @@ def tests_ray(session: nox.Session) -> None:
 def tests_triton(session: nox.Session) -> None:
     """Run the Triton kernel by its interpreter and compile it, both without a GPU; arguments go to pytest."""
     python = install_checks(session, TRITON)
-    session.run(python, "-m", "pytest", "tests/triton", *session.posargs, external=True)
+    session.run(python, "-m", "pytest", "tests/fused_kernel", *session.posargs, external=True)
 
 
 @nox.session

@@ -61,7 +61,8 @@ def chart_runtime() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script, of the version that Altair writes specifications for."""
     import vl_convert
 
-    script = str(vl_convert.javascript_bundle(vl_version=vega_lite_version()))
+    bundle: Any = vl_convert.javascript_bundle  # its types ask for a snippet that it does not need
+    script = str(bundle(vl_version=vega_lite_version()))
     # Within a string or a regular expression these mean the same; elsewhere no script has them.
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

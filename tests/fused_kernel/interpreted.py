@@ -16,7 +16,7 @@ from harness.training.engines import fused_triton
 from harness.training.gate import TimedBlock, check_block, check_updates, copied
 from harness.training.loading import load_workload
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/triton/test_fused_kernel.py instead"
+assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/fused_kernel/test_fused_kernel.py instead"
 
 CPU = torch.device("cpu")
 CASE = Case("line", "fused", "cuda", "float32", 10)
