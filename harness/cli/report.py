@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -186,6 +185,8 @@ def _write_site(results: Path, target: Path) -> None:
                     break
     rest = [folder for folder in folders if folder not in told]
     if rest:
+        from concurrent.futures import ProcessPoolExecutor
+
         with ProcessPoolExecutor(min(os.cpu_count() or 1, _MOST_PROCESSES, len(rest))) as pool:
             pages = pool.map(_site_page, rest, [target] * len(rest), [places[folder] for folder in rest])
             told |= zip(rest, pages, strict=True)

@@ -34,6 +34,18 @@ def test_operations_of_an_update_are_counted_and_the_longest_is_first():
     assert seen.kernels == ()
 
 
+def test_an_operation_that_an_update_has_often_counts_as_often():
+    values = torch.rand(1000)
+
+    def step() -> None:
+        for _ in range(40):
+            values.add_(values)
+
+    once, often = inside(lambda: values.add_(values)), inside(step)
+    assert (once.operations, often.operations) == (1, 40)
+    assert often.work_ns > 8 * once.work_ns
+
+
 def test_memory_is_counted_where_it_is_taken_and_only_there():
     values, out = torch.rand(1000), torch.empty(1000)
     taking = inside(lambda: values + values)
