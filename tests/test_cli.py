@@ -16,7 +16,7 @@ import harness.measuring.doctor as doctor
 import harness.running.session as sessions
 from harness import __version__
 from harness.cli import Exit, main
-from harness.cli.measure import verdict
+from harness.cli.finished import verdict
 from harness.measuring.machine import describe_machine
 from harness.plan.case import Case
 from harness.plan.sweep import Axes, Sweep, plan_sweep

@@ -1,5 +1,6 @@
 """What the commands share: exit codes, and the flags that say what is measured."""
 
+import json
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,13 @@ def print_plan(sweep: Sweep, arms: int = 1) -> None:
         f"{len(sweep.cases)} cases × {sweep.rounds} rounds{each}, convergence over {sweep.seeds} seeds: "
         f"about {_minutes(arms * sweep_seconds(sweep))} min on 2 cores"
     )
+
+
+def print_plan_as_json(sweep: Sweep) -> None:
+    """Print the same for machines, as one object."""
+    from harness.reporting.events import plan_of
+
+    click.echo(json.dumps(plan_of(sweep), allow_nan=False))
 
 
 def print_all(sweep: Sweep) -> None:

@@ -1,19 +1,21 @@
 """The commands that measure on this machine: `run` and `noise`."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.common import PATH, Exit, plan_options, print_all, print_plan
+from harness.cli.common import PATH, Exit, plan_options, print_all, print_plan, print_plan_as_json
+from harness.cli.finished import Finished, events_to_stdout, show_measured, write_finished
 from harness.cli.interrupt import INTERRUPTS
 from harness.cli.publish import begin, part_of, publish_options
 from harness.cli.site import Site, check_flags, site_of
 from harness.plan.errors import PlanError
 from harness.plan.presets import PRESETS
 from harness.plan.shard import Shard, sweep_of
-from harness.plan.sweep import ALL, Axes, Sweep, plan_sweep
+from harness.plan.sweep import ALL, Axes, plan_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.comparing.run import Run
+    from harness.reporting.events import Events
     from harness.running.session import Session
 
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 @click.option("--cold", is_flag=True, help="Give every case an empty compile cache of its own.")
 @click.option("--strict", is_flag=True, help="Exit 4 when a target is undecided.")
 @click.option("--profile-run", is_flag=True, help="Print where the wall time went.")
+@click.option("--json", "as_json", is_flag=True, help="For machines: each event as a line of JSON, and no other text.")
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -63,6 +67,7 @@ def run(
     strict: bool,
     quiet: bool,
     profile_run: bool,
+    as_json: bool,
     **axes: tuple[Any, ...],
 ) -> None:
     """Measure, judge and keep a run in DIR/<machine>/<time>-<commit>/.
@@ -76,8 +81,14 @@ def run(
         _only_with_resume(ctx)
     shard = None if shard_text is None else Shard.parse(shard_text)
     sweep = plan_sweep(sweep_file, Axes(**axes), preset=preset, rounds=rounds, seeds=seeds, cold=cold)
-    part = part_of(sweep, shard)
+    events = events_to_stdout() if as_json else None
+    part = part_of(sweep, shard, quiet=as_json)
     if part is None:
+        if events is not None:
+            events.verdict(None, None, Exit.MET)
+        return
+    if dry_run and as_json:
+        print_plan_as_json(part)
         return
     if dry_run:
         print_plan(part)
@@ -85,10 +96,8 @@ def run(
             print_all(plan_sweep(None, Axes(**{**axes, "engine": (ALL,)}), preset=preset, rounds=rounds, seeds=seeds))
         return
 
-    from harness.cli.compare import exit_code, load, sessions_of, spreads_of, tell
+    from harness.cli.compare import load, sessions_of, spreads_of, tell
     from harness.comparing.compare import compare_runs
-    from harness.reporting.profile import show_profile
-    from harness.reporting.terminal import Terminal, show_bonus, show_summary
     from harness.running.records import read_journal
     from harness.running.session import Session
     from harness.tables.build import build_tables
@@ -101,38 +110,36 @@ def run(
         header, records = read_journal(resume)
         build_tables(header, records)  # what they cannot hold is said before hours are measured
         part = sweep_of(header)
-    with site_of(on, address, part, quiet=quiet) as site:
+    with site_of(on, address, part, quiet=quiet or as_json) as site:
         _check_stored(stored, resume, site)
         if resume is None:
             session = begin(sweep, shard, site.machine, out, url)
         else:
             session = Session.resume(resume, site.machine)
         before, started = session.progress.finished.copy(), time.monotonic()
-        interrupted = _measure(session, site, timeout, quiet=quiet)
+        interrupted = _measure(session, site, timeout, quiet=quiet, events=events)
         wall_s = time.monotonic() - started
 
-    console = Terminal()
     summary = read_table(session.folder, "summary")
-    show_summary(console, summary, only_wrong=quiet)
-    if not quiet:
-        show_bonus(console, summary)
-        console.print(f"kept in {session.folder}", soft_wrap=True, highlight=False, markup=False)
-    measurements = read_table(session.folder, "measurements")
+    found = Finished(session.folder, session.sweep, summary, interrupted)
     if profile_run:
-        show_profile(console, profile(_made_since(measurements, before), wall_s))
-    compared = None
+        made = _made_since(read_table(session.folder, "measurements"), before)
+        found = replace(found, parts=profile(made, wall_s))
+    if events is None:
+        show_measured(found, quiet=quiet)
     if stored is not None:
         place = Place(session.folder)
         now = load("this run", place)
         spreads, between = spreads_of([place], now.only("fingerprint")), sessions_of(place, stored, now)
         compared = compare_runs(stored, now, spreads=spreads, sessions=between)
-        tell(compared, form="terminal", only_wrong=quiet)
+        found = replace(found, compared=compared)
+        if events is None:
+            tell(compared, form="terminal", only_wrong=quiet)
+    code = found.exit_code(strict=strict)
+    if events is not None:
+        write_finished(events, found, code)
     if interrupted:
         click.echo(f"harness: interrupted; go on with: {session.go_on}{site.flags}", err=True)
-        ctx.exit(Exit.INTERRUPTED)
-    code = verdict(summary, session.sweep, strict=strict)
-    if compared is not None and code is not Exit.MISSED:
-        code = exit_code(compared, strict=strict) or code
     ctx.exit(code)
 
 
@@ -164,14 +171,19 @@ def _to_be_measured(machine: str, fingerprint: str, facts: "Mapping[str, Any]") 
 def _only_with_resume(ctx: click.Context) -> None:
     given = [name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     for name in given:
-        if name not in {"resume", "timeout", "strict", "quiet", "baseline", "on", "address"}:
+        if name not in {"resume", "timeout", "strict", "quiet", "baseline", "on", "address", "as_json"}:
             renamed = {"sweep_file": "sweep", "shard_text": "shard", "url": "publish"}
             flag = renamed.get(name, name.replace("_", "-"))
             raise PlanError(f"--resume goes on with the plan of that run: leave out --{flag}")
 
 
-def _measure(session: "Session", site: Site, timeout: int | None, *, quiet: bool) -> bool:
-    """Measure and write the tables now and then and at the end; return whether the user interrupted it."""
+def _measure(
+    session: "Session", site: Site, timeout: int | None, *, quiet: bool, events: "Events | None" = None
+) -> bool:
+    """Measure and write the tables now and then and at the end; return whether the user interrupted it.
+
+    events: hear of it instead of the terminal.
+    """
     from harness.reporting.progress import RunProgress
     from harness.reporting.terminal import Terminal
 
@@ -187,12 +199,15 @@ def _measure(session: "Session", site: Site, timeout: int | None, *, quiet: bool
     for note in session.journal.notes:
         click.echo(f"harness: {note}", err=True)
     console = Terminal(stderr=True)
-    console.quiet = quiet
+    console.quiet = quiet or events is not None
+    _, entries = read_journal(session.folder)
     interrupted, unpublished = False, ""
     try:
-        with RunProgress(console, session.sweep) as progress:
+        if events is not None:
+            events.begin(session.sweep, session.folder)
+        with RunProgress(console, session.sweep, entries) as progress:
             try:
-                site.measure(session, progress, timeout, write)
+                site.measure(session, events or progress, timeout, write)
             except KeyboardInterrupt:
                 interrupted = True
             except PlanError as error:  # what it says is kept here all the same
@@ -217,22 +232,6 @@ def _measure(session: "Session", site: Site, timeout: int | None, *, quiet: bool
 def _made_since(measurements: "pd.DataFrame", before: "set[tuple[str, int]]") -> "pd.DataFrame":
     keys = zip(measurements["case_id"], measurements["round"], strict=True)
     return measurements[[key not in before for key in keys]]
-
-
-def verdict(summary: "pd.DataFrame", sweep: Sweep, *, strict: bool) -> Exit:
-    """Return the exit code of a finished run by its own targets."""
-    from harness.plan.catalogue import label
-
-    named = {label(engine) for engine in sweep.named_engines}
-    excused = (summary["outcome"] == "unsupported") & ~summary["engine"].isin(named)
-    failed = ~(summary["outcome"] == "ok") & ~excused
-    nothing = not (summary["outcome"] == "ok").any()
-    statuses = set(summary["targets_met"])
-    if failed.any() or nothing or "no" in statuses:
-        return Exit.MISSED
-    if strict and "undecided" in statuses:
-        return Exit.UNDECIDED
-    return Exit.MET
 
 
 @click.command()

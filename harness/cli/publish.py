@@ -32,12 +32,13 @@ def publish_options(command: "Command") -> "Command":
     return command
 
 
-def part_of(sweep: Sweep, shard: Shard | None) -> Sweep | None:
+def part_of(sweep: Sweep, shard: Shard | None, *, quiet: bool = False) -> Sweep | None:
     """Return what of a sweep is to be measured; where its shard holds no case, say so and return None."""
     part = shard.of(sweep) if shard else sweep
     if part.cases:
         return part
-    click.echo(f"shard {shard} holds no case of this sweep: there is nothing to measure in it")
+    if not quiet:
+        click.echo(f"shard {shard} holds no case of this sweep: there is nothing to measure in it")
     return None
 
 

@@ -13,15 +13,15 @@ from harness.plan.sweep import Sweep
 from harness.plan.text import printable
 
 if TYPE_CHECKING:
-    from harness.reporting.progress import RunProgress
+    from harness.running.dispatch import Watcher
     from harness.running.session import Machine, Session
 
-    Measure = Callable[[Session, RunProgress, int | None, Callable[[], None]], None]
+    Measure = Callable[[Session, Watcher, int | None, Callable[[], None]], None]
 
 
 @dataclass(frozen=True)
 class Site:
-    """machine: what it is. measure(session, progress, timeout, write): measures what a run lacks; write() makes tables.
+    """machine: what it is. measure(session, watcher, timeout, write): measures what a run lacks; write() makes tables.
 
     flags: what `--resume` needs besides, to go on here.
     """
@@ -59,7 +59,7 @@ def site_of(on: str | None, address: str | None, sweep: Sweep, *, quiet: bool = 
         from harness.running.session import this_machine
 
         yield Site(
-            this_machine(sweep), lambda session, progress, timeout, write: session.measure(progress, timeout, write)
+            this_machine(sweep), lambda session, watcher, timeout, write: session.measure(watcher, timeout, write)
         )
         return
     for case in sweep.cases:
@@ -79,7 +79,7 @@ def site_of(on: str | None, address: str | None, sweep: Sweep, *, quiet: bool = 
             _note(f"the cluster measures with {len(nodes)} machine{'s' * (len(nodes) > 1)}, {alike}")
         yield Site(
             together(nodes),
-            lambda session, progress, timeout, write: FanOut(session, nodes, progress, timeout, write, _note).measure(),
+            lambda session, watcher, timeout, write: FanOut(session, nodes, watcher, timeout, write, _note).measure(),
             flags=" --on ray",
         )
 

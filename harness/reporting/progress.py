@@ -1,95 +1,86 @@
-"""What is running and how long it will still take. Redrawn between phases only, so that nothing runs while timing."""
+"""What is running and how long it will still take. Drawn between phases only, so that nothing runs while timing."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from harness.plan.case import Case
 from harness.plan.estimate import process_seconds, sweep_seconds
 from harness.plan.sweep import Sweep
 from harness.plan.text import printable
+from harness.reporting.screen import Screen
+from harness.reporting.so_far import SoFar
+from harness.reporting.terminal import duration, redraws
 
 
 class RunProgress:
-    """Watches a run; on a terminal a bar, elsewhere one plain line per finished process.
+    """Watches a run; on a terminal a screen of what is so far, elsewhere one plain line per finished process.
 
-    arm: in which a case is measured, where there are two.
+    entries: of the run's journal, where it is gone on with. arm: in which a case is measured, where there are two.
     """
 
-    def __init__(self, console: Console, sweep: Sweep) -> None:
+    def __init__(self, console: Console, sweep: Sweep, entries: Iterable[Mapping[str, Any]] = ()) -> None:
         self.arm = ""
         self._console = console
         self._sweep = sweep
         self._expected_left = sweep_seconds(sweep)
         self._expected_done = 0.0
         self._started = time.monotonic()
-        self._running = ""
-        self._done = 0
-        self._total = len(sweep.cases) * sweep.rounds
-        # No refresh thread: it would wake up a core beside the worker ten times a second.
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            auto_refresh=False,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("starting", total=self._total, left="")
+        self._so_far = SoFar(sweep, entries)
+        self._screen = Screen(console, sweep, self._so_far, self._time_left) if redraws(console) else None
 
     def __enter__(self) -> "RunProgress":
-        self._bar.start()
+        if self._screen is not None:
+            self._screen.open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._screen is not None:
+            self._screen.close()
 
     def case_started(self, round_number: int, case: Case) -> None:
-        """Show which process runs."""
-        self._running = self._named(round_number, case)
+        """Show which process runs; the same once more where it is begun again."""
+        self._so_far.started(round_number, case, self.arm)
+        self._draw(table=True)
 
     def phase_started(self, phase: str) -> None:
         """Show which phase it is in."""
-        self._bar.update(self._task, description=f"{escape(self._running)} [dim]{phase}[/]", left=self._time_left())
-        self._bar.refresh()
+        self._so_far.entered(phase)
+        self._draw()
 
     def case_finished(self, round_number: int, case: Case, record: Mapping[str, Any]) -> None:
         """Count it; without a terminal, say so."""
         expected = process_seconds(case, round_number, self._sweep)
         self._expected_done += expected
-        self._count(expected)
-        if not self._console.is_terminal:
-            told = record["outcome"] if not record["reason"] else f"{record['outcome']}: {record['reason']}"
-            self._console.print(
-                f"{self._done}/{self._total} {self._named(round_number, case)} {told} ({record['seconds']:.1f} s)",
-                soft_wrap=True,
-                highlight=False,
-                markup=False,
-            )
+        self._expected_left -= expected
+        self._so_far.finished(round_number, case, self.arm, record)
+        if self._screen is None:
+            self._console.print(self._line(round_number, case, record), soft_wrap=True, highlight=False, markup=False)
+        self._draw(table=True)
 
     def case_skipped(self, round_number: int, case: Case) -> None:
         """Count it without taking it for time that was needed."""
-        self._count(process_seconds(case, round_number, self._sweep))
+        self._expected_left -= process_seconds(case, round_number, self._sweep)
+        self._so_far.done += 1
 
     def measured_again(self, count: int) -> None:
         """Expect so many processes more, as what they had found is lost."""
-        self._total += count
-        self._bar.update(self._task, total=self._total)
+        self._so_far.total += count
 
-    def _named(self, round_number: int, case: Case) -> str:
-        arm = f" of {printable(self.arm, 40)}" if self.arm else ""
-        return f"round {round_number + 1}/{self._sweep.rounds} {case.case_id}{arm}"
+    def _draw(self, *, table: bool = False) -> None:
+        if self._screen is not None:
+            if table:
+                self._screen.changed()
+            self._screen.draw()
 
-    def _count(self, expected: float) -> None:
-        self._done += 1
-        self._expected_left -= expected
-        self._bar.update(self._task, advance=1)
+    def _line(self, round_number: int, case: Case, record: Mapping[str, Any]) -> str:
+        so_far, arm = self._so_far, f" of {printable(self.arm, 40)}" if self.arm else ""
+        told = record["outcome"] if not record["reason"] else f"{record['outcome']}: {printable(record['reason'])}"
+        step = f", step {duration(record['step_ns'])}" if record.get("step_ns") is not None else ""
+        named = f"round {round_number + 1}/{self._sweep.rounds} {case.case_id}{arm}"
+        return f"{so_far.done}/{so_far.total} {named} {told} ({record['seconds']:.1f} s){step}"
 
     def _time_left(self) -> str:
         """Return the estimate, corrected by how this machine has kept to it so far."""

@@ -14,6 +14,7 @@ from rich.text import Text
 from harness.comparing.proof import Proof
 from harness.plan.case import Case
 from harness.plan.proof import LESSON_ACCURACY, LESSON_LOSS
+from harness.reporting.terminal import redraws
 
 Row = Mapping[Hashable, Any]
 
@@ -28,7 +29,8 @@ class ProofProgress:
         self._total = total
         self._done = 0
         console.quiet = quiet
-        self._bar = Progress(console=console, auto_refresh=False, transient=True, disable=not console.is_terminal)
+        self._drawn = redraws(console)
+        self._bar = Progress(console=console, auto_refresh=False, transient=True, disable=not self._drawn)
         self._task = self._bar.add_task("proving", total=total)
 
     def __enter__(self) -> "ProofProgress":
@@ -44,7 +46,7 @@ class ProofProgress:
         self._done += 1
         self._bar.update(self._task, advance=1, description=case.case_id)
         self._bar.refresh()
-        if not self._console.is_terminal:
+        if not self._drawn:
             told = record["outcome"] if not record["reason"] else f"{record['outcome']}: {record['reason']}"
             text = f"{self._done}/{self._total} {case.case_id} {told} ({record['seconds']:.1f} s)"
             self._console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -44,6 +44,12 @@ class Terminal(Console):
         os.close(null)
 
 
+def redraws(console: Console) -> bool:
+    """Whether it is a terminal on which a line can be drawn once more; colour that is forced makes a file none."""
+    forced = os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE")
+    return console.is_interactive and not console.quiet and not (forced and not console.file.isatty())
+
+
 def duration(nanoseconds: float) -> str:
     """Return a duration in the unit that gives it one to three digits before the point; empty for NaN."""
     if math.isnan(nanoseconds):
@@ -70,7 +76,7 @@ def show_summary(console: Console, summary: pd.DataFrame, *, only_wrong: bool = 
 
 
 def _say(console: Console, word: str, style: str, text: str) -> None:
-    console.print(_word(word, style), Text(text), soft_wrap=True)
+    console.print(styled(word, style), Text(text), soft_wrap=True)
 
 
 # Every column with how to draw its cell, and in which order columns are given up on a narrow terminal (0: never).
@@ -78,7 +84,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int],
     ("workload", lambda row: Text(row["workload"]), 0),
     ("batch", lambda row: str(row["batch_size"]), 0),
     ("engine", lambda row: Text(row["engine"]), 0),
-    ("outcome", lambda row: _word(row["outcome"]), 0),
+    ("outcome", lambda row: styled(row["outcome"]), 0),
     ("machine", lambda row: Text(row["machine"]), 0),
     ("dtype", lambda row: Text(row["dtype"]), 0),
     ("step", lambda row: duration(row["step_ns"]), 0),
@@ -92,7 +98,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Mapping[Hashable, Any]], str | Text], int],
     ("converged", lambda row: converged(row), 6),
     ("first call cold/warm", lambda row: first_calls(row), 1),
     ("disturbed", lambda row: disturbed(row), 2),
-    ("targets", lambda row: _word({"yes": "met", "no": "missed"}.get(row["targets_met"], row["targets_met"])), 0),
+    ("targets", lambda row: styled({"yes": "met", "no": "missed"}.get(row["targets_met"], row["targets_met"])), 0),
 )
 _NUMBERS = {"batch", "step", "±", "latency", "device", "samples/s", "× autograd", "× floor", "loss p50", "converged"}
 _NUMBERS |= {"first call cold/warm"}
@@ -184,7 +190,8 @@ def _bonus(shallow: Mapping[Hashable, Any], deep: Mapping[Hashable, Any]) -> str
     return f"{text}{time} ({shallow['engine']}, batch {shallow['batch_size']})."
 
 
-def _word(word: str, style: str | None = None) -> Text:
+def styled(word: str, style: str | None = None) -> Text:
+    """Return a word in the colour of an outcome or a status, its own where none is named."""
     return Text(word, style=_STYLE.get(word if style is None else style, "red"))
 
 
