@@ -54,6 +54,7 @@ class Screen:
             self._live.start()
         except BaseException:
             self.close()
+            self._console.show_cursor()
             raise
 
     def close(self) -> None:
@@ -188,8 +189,14 @@ def _line(*parts: RenderableType) -> Table:
 
 def _told(hidden: int, not_begun: int) -> str:
     """Say how many cases are not in the table."""
-    parts = [f"{hidden} more"] if hidden > 0 else []
-    return ", ".join([*parts, f"{not_begun} not begun"] if not_begun > 0 else parts)
+    hidden, not_begun = max(0, hidden), max(0, not_begun)
+    if hidden and not_begun:
+        return f"{_cases(hidden, 'more ')}, {not_begun} not begun"
+    return f"{_cases(not_begun)} not begun" if not_begun else _cases(hidden, "more ") if hidden else ""
+
+
+def _cases(count: int, which: str = "") -> str:
+    return f"{count} {which}case{'s' * (count != 1)}"
 
 
 def _named(case_id: str, arm: str) -> str:
