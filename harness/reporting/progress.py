@@ -43,22 +43,23 @@ class RunProgress:
     def case_started(self, round_number: int, case: Case) -> None:
         """Show which process runs; the same once more where it is begun again."""
         self._so_far.started(round_number, case, self.arm)
-        self._draw(table=True)
+        if self._screen is not None:
+            self._screen.draw(table=True)
 
     def phase_started(self, phase: str) -> None:
         """Show which phase it is in."""
         self._so_far.entered(phase)
-        self._draw()
+        if self._screen is not None:
+            self._screen.draw()
 
     def case_finished(self, round_number: int, case: Case, record: Mapping[str, Any]) -> None:
-        """Count it; without a terminal, say so."""
+        """Count it; without a terminal, say so. The screen has it when the next begins, which is at once."""
         expected = process_seconds(case, round_number, self._sweep)
         self._expected_done += expected
         self._expected_left -= expected
         self._so_far.finished(round_number, case, self.arm, record)
         if self._screen is None:
             self._console.print(self._line(round_number, case, record), soft_wrap=True, highlight=False, markup=False)
-        self._draw(table=True)
 
     def case_skipped(self, round_number: int, case: Case) -> None:
         """Count it without taking it for time that was needed."""
@@ -68,12 +69,6 @@ class RunProgress:
     def measured_again(self, count: int) -> None:
         """Expect so many processes more, as what they had found is lost."""
         self._so_far.total += count
-
-    def _draw(self, *, table: bool = False) -> None:
-        if self._screen is not None:
-            if table:
-                self._screen.changed()
-            self._screen.draw()
 
     def _line(self, round_number: int, case: Case, record: Mapping[str, Any]) -> str:
         so_far, arm = self._so_far, f" of {printable(self.arm, 40)}" if self.arm else ""

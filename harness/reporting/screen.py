@@ -1,7 +1,7 @@
 """The screen of a run: what is known of its cases above a line that says what runs. Drawn only when it is told to.
 
-A frame never has more lines than the terminal, nor a line more cells. The table is made when a process starts or ends;
-when a phase begins, which may be that of timed blocks, only the line below is new.
+A frame never has more lines than the terminal, nor a line more cells. The table is made when a process starts; when a
+phase begins, which may be that of timed blocks, only the line below is new.
 """
 
 import math
@@ -66,12 +66,10 @@ class Screen:
             self._console.show_cursor()
             raise
 
-    def changed(self) -> None:
-        """Hear that the table is another one from the next frame on."""
-        self._above = None
-
-    def draw(self) -> None:
-        """Draw a frame in the place of the last."""
+    def draw(self, *, table: bool = False) -> None:
+        """Draw a frame in the place of the last; table: with a new table."""
+        if table:
+            self._above = None
         self._unwrap()
         self._live.refresh()
 

@@ -148,12 +148,13 @@ def test_a_process_that_is_begun_again_is_the_same_and_is_counted_once(watched):
         run.begin(0, FEW.cases[0], "import")
         again = run.frame()
         run.measure(0, FEW.cases[0])
+        run.begin(0, FEW.cases[1], "import")
         after = run.frame()
     assert " timing  " in first
     assert " import again  " in again[-1]
     assert len([line for line in again if line.startswith("> ")]) == 1
     assert "  1/12  " in after[-1]
-    assert not [line for line in after if line.startswith("> ")]
+    assert [line for line in after if line.startswith("> ")] == [after[2]]
 
 
 def test_processes_of_a_cluster_are_all_marked(watched):
@@ -339,5 +340,5 @@ def test_colours_are_left_out_where_nobody_wants_them(watched, monkeypatch, no_c
     run = watched(FEW)
     with run.progress:
         run.measure(0, FEW.cases[0], None, "crashed")
-        run.terminal.read()
+        run.begin(0, FEW.cases[1], "timing")
     assert bool(colours(run.terminal.sent)) is not no_color
