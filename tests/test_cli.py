@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -486,6 +487,63 @@ def test_a_quiet_run_prints_only_what_is_wrong(finish, program, tmp_path):
     assert (ended.code, ended.out, ended.err) == (Exit.MISSED, f"timeout {MANUAL.case_id}: took too long\n", "")
 
 
+def events_of(ended: Ended) -> list[dict[str, Any]]:
+    return [
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        for line in ended.out.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("manual", "flags", "code", "status"),
+    [(FAST, (), Exit.MET, "met"), (SLOW, (), Exit.MISSED, "missed"), (FAST, ("--quiet", "--strict"), Exit.MET, "met")],
+)
+def test_for_machines_a_run_is_lines_of_json_and_nothing_else(finish, tmp_path, manual, flags, code, status):
+    ended = finish([*rounds(MANUAL, manual), *rounds(AUTOGRAD, SLOW)], "--json", *flags)
+    assert (ended.code, ended.err) == (code, "")
+    begin, *skipped, verdict = events_of(ended)
+    assert (begin["event"], begin["folder"], begin["processes"]) == ("begin", str(tmp_path / "run"), 6)
+    assert [each["event"] for each in skipped] == ["case_skipped"] * 6
+    assert (verdict["event"], verdict["exit_code"], verdict["folder"]) == ("verdict", code, str(tmp_path / "run"))
+    assert [row["case_id"] for row in verdict["rows"]] == [MANUAL.case_id, AUTOGRAD.case_id]
+    assert list(verdict["rows"][0]) == list(read_table(tmp_path / "run", "summary").columns)
+    assert verdict["rows"][0]["step_ns"] == pytest.approx(sum(manual) / 3, rel=1e-3)
+    assert status in {each["status"] for each in verdict["targets"] if each["case_id"] == MANUAL.case_id}
+    assert verdict["compared"] is verdict["wall_seconds"] is None
+
+
+def test_for_machines_an_interrupted_run_has_a_verdict_and_one_line_says_how_to_go_on(finish, monkeypatch, tmp_path):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "measure", interrupted)
+    ended = finish(rounds(AUTOGRAD, SLOW), "--json")
+    assert ended.code == Exit.INTERRUPTED
+    assert ended.err == f"harness: interrupted; go on with: harness run --resume {tmp_path / 'run'}\n"
+    begin, verdict = events_of(ended)
+    assert (begin["event"], verdict["exit_code"]) == ("begin", Exit.INTERRUPTED)
+    assert [row["outcome"] for row in verdict["rows"]] == ["interrupted", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--engine", "autograt"], Exit.USAGE), (["--resume", "none"], Exit.USAGE), (["--rounds", "0"], Exit.USAGE)],
+)
+def test_for_machines_an_error_is_one_line_as_well(program, here, arguments, code):
+    assert_refused(program("run", "--json", *arguments), code=code)
+
+
+def test_for_machines_a_plan_is_one_object_and_a_shard_without_cases_a_verdict_without_rows(program, here):
+    one = ("run", "--json", "--workload", "line", "--engine", "manual", "--batch-size", 10, "--rounds", 5)
+    [plan] = events_of(program(*one, "--dry-run"))
+    assert (plan["event"], plan["cases"], plan["processes"]) == ("plan", 1, 5)
+    assert [case["case_id"] for case in plan["case_list"]] == ["line/manual/cpu/float32/b10"]
+    empty = [program(*one, "--shard", f"{index}/2", "--dry-run") for index in range(2)]
+    [verdict] = [event for ended in empty for event in events_of(ended) if event["event"] == "verdict"]
+    assert (verdict["rows"], verdict["folder"], verdict["exit_code"]) == ([], None, Exit.MET)
+    assert files(here) == []
+
+
 def test_a_folder_with_a_name_like_markup_is_named_as_it_is(program, this_is_the_machine, here):
     stored_run(here / "[red]" / "run[/]", [*rounds(MANUAL, FAST), *rounds(AUTOGRAD, SLOW)])
     ended = program("run", "--resume", "[red]/run[/]")
@@ -544,6 +602,16 @@ def test_a_case_slower_than_in_the_baseline_ends_with_1(manual, code, strictly, 
     assert ended.code == code
     assert any(MANUAL.case_id in line and word in line for line in ended.out.splitlines())
     assert program("run", "--resume", baseline.parent / "run", "--baseline", baseline, "--strict").code == strictly
+
+
+def test_for_machines_the_comparison_with_a_baseline_is_part_of_the_verdict(finish, baseline, monkeypatch, tmp_path):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    ended = finish([*rounds(MANUAL, SLOW), *rounds(AUTOGRAD, SLOW)], "--baseline", baseline, "--json")
+    assert ended.err == ""
+    told = events_of(ended)[-1]
+    assert told["exit_code"] == ended.code == Exit.MISSED
+    assert [case["case_id"] for case in told["compared"]["cases"]] == [MANUAL.case_id, AUTOGRAD.case_id]
+    assert (tmp_path / "summary.md").read_text().startswith("### ")
 
 
 def test_a_case_that_the_baseline_had_and_that_crashes_now_ends_with_1_and_is_named(finish, baseline):
@@ -752,6 +820,7 @@ def test_a_real_run_ends_with_0_and_shows_and_keeps_what_it_measured(real_run):
     ended, folder = real_run
     assert ended.code == Exit.MET, ended.err
     assert ended.err.startswith("1/1 round 1/1 line/manual/cpu/float32/b100 ok (")
+    assert re.search(r" s\), step [0-9.]+ µs$", ended.err)
     assert ended.out.splitlines()[-1] == f"kept in {folder.relative_to(folder.parents[2])}"
     names = {path.name for path in folder.iterdir()}
     assert names == {"journal.jsonl", "machine.json", *(f"{name}.csv" for name in RUN_TABLES)}
@@ -767,8 +836,11 @@ def test_a_real_run_ends_with_0_and_shows_and_keeps_what_it_measured(real_run):
 def test_a_real_run_that_is_complete_is_resumed_without_measuring_again(real_run):
     _, folder = real_run
     before = (folder / "journal.jsonl").read_bytes()
-    ended = python("-m", "harness", "run", "--resume", folder, "--strict")
+    ended = python("-m", "harness", "run", "--resume", folder, "--strict", "--json")
     assert ended.code == Exit.UNDECIDED, ended.err  # eight seeds decide nothing
+    begin, skipped, told = events_of(ended)
+    assert (begin["event"], skipped["event"], told["exit_code"]) == ("begin", "case_skipped", Exit.UNDECIDED)
+    assert told["rows"][0]["step_ns"] > 0
     assert (folder / "journal.jsonl").read_bytes() == before
 
 

@@ -5,6 +5,7 @@ during the second case; interrupts are tried on copies of what is left, and then
 """
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -152,19 +154,22 @@ class Killed:
     folder: Path
     journal: bytes
     orphan: int
+    events: list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def killed(place):
-    process = place.start("--sweep", "sweep.toml", "--out", "out")
+    process = place.start("--sweep", "sweep.toml", "--out", "out", "--json")
     wait_until(lambda: len(place.workers()) == 1, "the first case starts")
     first = place.workers()
     wait_until(lambda: len(place.workers()) == 2, "the second case starts")
     process.kill()
-    Ended.of(process)
+    ended = Ended.of(process)
+    assert ended.err == ""
     [folder] = place.folder.glob("out/*/*")
     [orphan] = place.workers() - first
-    return Killed(folder, (folder / FILE).read_bytes(), orphan)
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    return Killed(folder, (folder / FILE).read_bytes(), orphan, events)
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +196,27 @@ def test_kill_9_during_the_second_case_keeps_the_record_of_the_first(killed):
         ("line/manual/cpu/float32/b100", None),
         ("line/manual/cpu/float32/b100", "ok"),
     ]
+
+
+def test_whoever_reads_the_events_has_heard_of_all_that_happened_until_then(killed):
+    at = [event["event"] for event in killed.events].index("case_finished")
+    (begin, started, *phases), finished, after = killed.events[:at], killed.events[at], killed.events[at + 1]
+    assert begin["event"] == "begin"
+    assert Path(begin["folder"]).name == killed.folder.name
+    assert begin["processes"] == 5
+    case = {"case_id": "line/manual/cpu/float32/b100", "round": 0}
+    assert started == {"event": "case_started", **case}
+    names = ("import", "setup", "first_call", "gate", "timing", "gate_after", "convergence", "end", "floor")
+    said = [event["phase"] for event in phases]
+    assert said == [name for name in names if name in said]
+    assert {"import", "gate", "timing", "convergence"} <= set(said)
+    assert all(event == {"event": "phase_started", **case, "phase": event["phase"]} for event in phases)
+    assert finished.items() >= {"event": "case_finished", **case, "outcome": "ok", "reason": ""}.items()
+    assert finished["step_ns"] > 0
+    assert 0 <= finished["disturbed_share"] <= 1
+    assert finished["seconds"] > 0
+    assert after["event"] == "case_started"
+    assert after["case_id"] != case["case_id"]
 
 
 # Interrupted
