@@ -7,6 +7,7 @@ There, every revision has a worker of its own: one that imports no torch and ans
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from harness.measuring.machine import describe_machine, fingerprint, slug
 from harness.measuring.protocol import PROTOCOL
 from harness.running.records import read_journal
 from harness.tables.columns import NOISE, SCHEMA
+from tests.pseudo_terminal import Terminal, colours
 
 PACKAGE = Path(harness.__file__).parent
 ROOT = PACKAGE.parent
@@ -221,6 +223,32 @@ def test_what_is_not_committed_is_compared_as_it_stands(here, ab):
     ended = ab("fast", "worktree", *FEW)
     assert (ended.code, "improved" in ended.out) == (0, True), ended.err
     assert sorted(header(folder)["dirty"] for folder in kept(here)) == [False, True]
+
+
+@pytest.fixture
+def terminal():
+    """A pty."""
+    pty = Terminal(100, 30)
+    yield pty
+    pty.close()
+
+
+def test_a_terminal_shows_both_arms_of_a_case_and_no_colour_where_nobody_wants_it(ab, monkeypatch, terminal):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with terminal.file() as file, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", file)
+        patch.setattr(sys, "stderr", file)
+        ended = ab("fast", "slow", *FEW)
+    seen = terminal.seen()
+    assert ended.code == 1
+    assert colours(terminal.sent) == []
+    assert f"{CASE} of fast" in terminal.sent
+    assert re.search(r"of slow +4/5  1\.\d+ µs  \d\.\d% of 4", terminal.sent)
+    assert seen[0].startswith("kept in ")
+    assert not any(line.startswith("round ") for line in seen)
+    assert any("regressed" in line for line in seen)
+    assert terminal.cursor_shown
 
 
 def test_with_a_margin_a_smaller_change_does_not_count(ab):
