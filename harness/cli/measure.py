@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 @click.option("--cold", is_flag=True, help="Give every case an empty compile cache of its own.")
 @click.option("--strict", is_flag=True, help="Exit 4 when a target is undecided.")
 @click.option("--profile-run", is_flag=True, help="Print where the wall time went.")
-@click.option("--json", "as_json", is_flag=True, help="For machines: each event as a line of JSON, and no other text.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For machines: each event as a line of JSON (docs/architecture.md)."
+)
 @click.pass_context
 def run(
     ctx: click.Context,

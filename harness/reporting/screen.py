@@ -26,6 +26,8 @@ Lines = list[list[Segment]]
 _LEAST_BAR, _MOST_BAR = 10, 40
 _GAP = 2
 _RUNNING = "> "
+# What the terminal itself writes at the end of the last line when somebody presses Ctrl-C: ^C must not begin another.
+_ECHO = 2
 
 
 class Screen:
@@ -86,7 +88,7 @@ class Screen:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines of a frame."""
         width, height = console.size
-        below = console.render_lines(self._status(width), options, pad=False)
+        below = console.render_lines(self._status(max(1, width - _ECHO)), options, pad=False)
         if self._above is None or self._above_of != (width, height):
             self._above_of = (width, height)
             room = height - 1 - len(below)

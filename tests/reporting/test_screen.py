@@ -288,6 +288,15 @@ def test_it_leaves_nothing_behind_however_the_run_ends(watched, ends):
     assert run.terminal.cursor_shown
 
 
+@pytest.mark.parametrize("width", range(56, 66))
+def test_what_the_terminal_writes_for_ctrl_c_is_taken_away_as_well(watched, width):
+    run = watched(FEW, width, 20)
+    with run.progress:
+        run.begin(0, FEW.cases[3], "timing")
+        print("^C", end="", file=run.file, flush=True)
+    assert run.terminal.seen() == [BEFORE]
+
+
 @pytest.mark.parametrize("when", ["open", "draw", "close"])
 def test_a_signal_at_any_moment_leaves_the_cursor_shown(watched, when, monkeypatch):
     run = watched(FEW)
