@@ -19,9 +19,12 @@ SCHEMA = 1
 
 
 class Events:
-    """Watches a run and writes what it hears to a stream; whoever stops reading does not end the run."""
+    """Watches a run and writes what it hears to a stream; whoever stops reading does not end the run.
 
-    def __init__(self, stream: IO[str]) -> None:
+    stream: None where stdout is closed, as Python has it.
+    """
+
+    def __init__(self, stream: IO[str] | None) -> None:
         self._stream = stream
         self._running: dict[str, Any] = {}
 
@@ -64,6 +67,8 @@ class Events:
 
     def write(self, event: str, **told: Any) -> None:
         """Write one event; raises OSError where it cannot be kept for another reason than that nobody reads it."""
+        if self._stream is None:
+            return
         line = json.dumps(_plain({"event": event, **told}), allow_nan=False)
         try:
             self._stream.write(line + "\n")
