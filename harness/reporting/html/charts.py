@@ -18,7 +18,7 @@ from harness.reporting.html.shapes import Axis
 from harness.reporting.terminal import duration
 
 _RATIO = Axis("times as fast as autograd", shapes.TIMES)
-_BATCH = Axis("batch size")
+_BATCH = Axis("batch size", decades=3)
 _LOSS = Axis("final loss, over the whole data set", "format(datum.value, '~g')")
 _PHASE = Axis("time", shapes.SECONDS)
 _SHARE = Axis("disturbed share of the timed blocks", shapes.PERCENT, log=False)

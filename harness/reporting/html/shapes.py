@@ -46,11 +46,12 @@ CONFIG: Spec = {
 
 @dataclass(frozen=True)
 class Axis:
-    """title: with the unit. labels: Vega's expression of a tick's text."""
+    """title: with the unit. labels: Vega's expression of a tick's text. decades: as many have a tick each, if log."""
 
     title: str
     labels: str = "format(datum.value, '~s')"
     log: bool = True
+    decades: int = 2
 
 
 SECONDS = "format(datum.value, '~s') + 's'"
@@ -122,11 +123,11 @@ def _scaled(channel: Any, axis: Axis) -> Any:
     if not axis.log:
         scale = alt.Scale(zero=False, nice=True)
         return channel.title(axis.title).scale(scale).axis(labelExpr=axis.labels, labelOverlap=True)
-    # Powers of ten; within less than two of them 1, 2 and 5 of each.
+    # Powers of ten; within less of them than `decades` 1, 2 and 5 of each.
     digit = "round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9)))"
     labels = f"indexof([1, 2, 5], {digit}) < 0 ? '' : {axis.labels}"
     scale = alt.Scale(type="log", nice=False, padding=10)
-    return channel.title(axis.title).scale(scale).axis(labelExpr=labels, labelOverlap="greedy", tickCount=2)
+    return channel.title(axis.title).scale(scale).axis(labelExpr=labels, labelOverlap="greedy", tickCount=axis.decades)
 
 
 def _rows() -> Any:
