@@ -107,6 +107,11 @@ def changed(text: str, diff: str) -> str:
     return text.replace(before, after)
 
 
+def indented(document: Path) -> bool:
+    """Say whether a document has blocks without a fence, of which nothing is known."""
+    return any(token.type == "code_block" for token in MarkdownIt("commonmark").parse(document.read_text("utf-8")))
+
+
 def links(document: Path) -> list[str]:
     """Return what the links and pictures of a document lead to, without those to other places in the world."""
     inline = [token for token in MarkdownIt("commonmark").parse(document.read_text("utf-8")) if token.children]

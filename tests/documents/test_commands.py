@@ -16,7 +16,18 @@ import pytest
 
 from harness.cli import cli, main
 from tests.documents.calls import program_arguments
-from tests.documents.fences import DOCUMENTS, ROOT, STORED, TUTORIAL, Command, blocks, commands, headings, links
+from tests.documents.fences import (
+    DOCUMENTS,
+    ROOT,
+    STORED,
+    TUTORIAL,
+    Command,
+    blocks,
+    commands,
+    headings,
+    indented,
+    links,
+)
 from tests.documents.ways import WAYS, Elsewhere, NotRun, Run
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
@@ -26,12 +37,12 @@ FOR_THE_PROGRAM = [
     (command, arguments) for command in TOLD.values() if (arguments := program_arguments(command.words)) is not None
 ]
 IDENTITY = {f"GIT_{who}_{what}": "reader@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-# Blocks of what is printed, by how they begin.
+# Blocks of what is printed, by how they begin, and what is looked at.
 PRINTED = {
     "line  100  manual": "test_rows_that_the_tutorial_shows_are_those_of_the_stored_run",
-    "wrong_gradient line/mine.py:Mine": "tests/real/test_tutorial.py",
-    "line/mine.py:Mine/cpu/float32/b100  308 µs": "tests/real/test_tutorial.py",
-    "results/<machine>/": "is a folder, not a command's output",
+    "wrong_gradient line/mine.py:Mine": "tests/real/test_tutorial.py, but for the numbers",
+    "line/mine.py:Mine/cpu/float32/b100  308 µs": "measured once, on one machine: nobody can get it again",
+    "results/<machine>/": "a folder's files, not a command's output",
 }
 
 
@@ -95,7 +106,7 @@ def test_a_command_ends_and_prints_as_it_should(command: Command, repository, mo
     monkeypatch.chdir(repository)
     code = ended((*(way.exchanged.get(word, word) for word in arguments), *way.added), monkeypatch)
     out, err = capsys.readouterr()
-    assert code in way.codes, err
+    assert code == way.code, err
     assert way.says in out
 
 
@@ -115,6 +126,8 @@ def test_every_reason_is_one() -> None:
 
 
 def test_every_block_is_of_a_kind_that_is_checked() -> None:
+    assert [document.name for document in DOCUMENTS if indented(document)] == ["README.md"]  # of docker/
+    assert not indented(ROOT / "README.md")
     assert {block.language for block in BLOCKS} == {"sh", "python", "toml", "diff", "text"}
     assert {block.name for block in BLOCKS if block.language == "diff"} == {"mine.py"}
     begins = [block.text for block in BLOCKS if block.language == "text"]

@@ -8,7 +8,9 @@ from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from harness.cli import cli
 from harness.reporting.terminal import duration, half_width, ratio_interval
 from tests.documents.fences import ROOT, STORED, links
 
@@ -90,3 +92,14 @@ def test_the_words_beside_the_picture_say_what_it_shows(engine) -> None:
     first, last = (f"{value / 1000:.0f}" for value in rows["step_ns"].iloc[[0, -1]])
     text = re.sub(r"\s+", " ", README.read_text("utf-8"))
     assert f"{engine} {first} to {last} µs" in text
+
+
+def test_what_readme_says_of_engines_is_what_crossover_says_of_the_run() -> None:
+    answer = CliRunner().invoke(cli, ["crossover", str(ROOT / STORED)], env={"COLUMNS": "200"})
+    said = r"^\| `(\w+)` \| [^|]* \| (?:the fastest|([\d.]+) to ([\d.]+) times)(?:.*after ([\d,]+) to ([\d,]+) upd)?"
+    told = re.findall(said, README.read_text("utf-8"), re.MULTILINE)
+    assert [engine for engine, *_ in told] == ["manual", "compile_step", "autograd", "compile"]
+    for engine, *figures, low, high in told:
+        assert all(f"{engine} {figure} ×" in answer.output for figure in figures if figure)
+        for updates in filter(None, (low, high)):
+            assert re.search(rf"{engine} +{updates} \[", answer.output)
