@@ -329,7 +329,6 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 
 
 DOCUMENTS: Mapping[str, tuple[str, ...]] = {
-    "README.md": ("summary",),
     "docs/columns.md": ("summary", "measurements", "convergence", "noise", "mistakes", "epochs"),
 }
 
