@@ -230,9 +230,10 @@ def _run_folders(results: Path) -> list[Path]:
 
 
 def _keep(path: Path, text: str) -> None:
-    """Write a file, which is complete or as it was."""
+    """Write a file, which is complete or as it was, and its folder where there is none."""
     from harness.running.folder import replaced
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as unfinished:
         unfinished.write_text(text, "utf-8", errors="backslashreplace", newline="\n")
 
