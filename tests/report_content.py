@@ -62,6 +62,7 @@ def stored_tables(batches: tuple[int, ...] = BATCHES, rounds: int = 5, seeds: in
             more: dict[str, Any] = {}
             if number == 0:
                 more["convergence"] = [_trial(seed, rng) for seed in range(seeds)]
+                more["epochs"] = [_epoch(epoch, case.batch_size, seeds) for epoch in range(1, 21)]
                 more["convergence_targets"] = {
                     "max_loss": 0.1,
                     "min_accuracy": 0.9,
@@ -97,6 +98,7 @@ def content() -> RunContent:
         name=RUN_ID,
         summary=summary,
         convergence=tables.convergence,
+        epochs=tables.epochs,
         facts=FACTS,
         crossovers=crossovers(tables.measurements),
         compared=compared(tables.measurements),
@@ -108,6 +110,7 @@ def hostile_content() -> RunContent:
     """Return the same run with PAYLOAD in every text, also in those where the reader of a file refuses it."""
     whole = content()
     assert whole.convergence is not None
+    assert whole.epochs is not None
     assert whole.compared is not None
     assert whole.history is not None
     measurements = hostile(stored_tables().measurements)
@@ -118,6 +121,7 @@ def hostile_content() -> RunContent:
         name=PAYLOAD,
         summary=summary,
         convergence=hostile(whole.convergence),
+        epochs=hostile(whole.epochs),
         facts={PAYLOAD: PAYLOAD, "cpu": PAYLOAD},
         crossovers=[
             replace(group, workload=PAYLOAD, device=PAYLOAD, dtype=PAYLOAD) for group in crossovers(measurements)
@@ -194,3 +198,9 @@ def _trial(seed: int, rng: np.random.Generator) -> dict[str, Any]:
         "converged": True,
         "epochs_to_target": 3,
     }
+
+
+def _epoch(number: int, batch_size: int, seeds: int) -> dict[str, Any]:
+    loss = 0.01 + 2 * math.exp(-number * 100 / (100 + batch_size))
+    quantiles = {"loss_p05": loss / 2, "loss_p50": loss, "loss_p95": 3 * loss}
+    return {"epoch": number, "seeds": seeds, **quantiles, "accuracy_p50": 0.9, "converged_share": number / 20}

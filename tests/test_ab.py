@@ -360,6 +360,7 @@ def test_two_interpreters_may_differ_in_what_they_have_and_that_is_told(here, ab
         (("fast", "slow", "--rounds", "4"), 2, "4 is not in the range 5<=x<=1000"),
         (("fast", "slow", "--engine", "manuel"), 2, "did you mean 'manual'?"),
         (("fast", "slow", "--device", "cuda"), 2, "device cuda: "),
+        (("fast", "slow", "--output", "none/a.md"), 2, "none/a.md: cannot be written: make its folder first"),
         (("fast", "slow", "--out", "harness/__init__.py"), 2, "--out harness/__init__.py: cannot be written to"),
         (("--python", sys.executable, "--python", "no-python"), 2, "--python 'no-python': there is no such program"),
         (("fast", "protocol"), 3, f"'protocol' speaks protocol {PROTOCOL + 1} and this program {PROTOCOL}"),

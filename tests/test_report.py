@@ -68,6 +68,11 @@ def test_a_run_becomes_one_file_in_its_folder_that_needs_no_other(program, run):
     assert len(text) < 5_000_000
 
 
+def test_a_page_is_written_where_it_is_wanted_and_its_folder_is_made(program, run, tmp_path):
+    assert program(run, "--output", tmp_path / "pages/mine/run.html").code == Exit.MET
+    assert "</html>" in (tmp_path / "pages/mine/run.html").read_text("utf-8")
+
+
 def test_several_runs_are_a_file_each_and_a_base_is_compared_with(program, run):
     other = run.with_name("20261125T000000Z-9d137a38a0")
     other.mkdir()

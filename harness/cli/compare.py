@@ -142,10 +142,12 @@ def tell(compared: "Compared", *, form: str, output: Sequence[Path] = (), only_w
 
 
 def check_outputs(files: Collection[Path]) -> None:
-    """Raise PlanError, before anything is measured, for a file of a format that is not known."""
+    """Raise PlanError, before anything is measured, for a file of a format that is not known, or without a folder."""
     for file in files:
         if file.suffix not in (".md", ".json"):
             raise PlanError(f"--output {printable(str(file))}: must end in .md or .json")
+        if not file.parent.is_dir():
+            raise PlanError(f"--output {printable(str(file))}: cannot be written: make its folder first")
 
 
 def exit_code(compared: "Compared", *, advisory: bool = False, strict: bool = False) -> Exit:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _RESULTS = Path("results")
 _PAGE = "report.html"
 _SITE = "site"
+_CURVE = ("case_id", "epoch", "loss_p05", "loss_p50", "loss_p95", "converged_share")
 _MOST_PROCESSES = 8
 _NEEDED = ("altair", "jinja2", "vl_convert")
 
@@ -101,6 +102,7 @@ def read_run(folder: Path, *, crossed: bool = True) -> "RunContent":
         name=folder.resolve().name,
         summary=summary,
         convergence=table("convergence", ("case_id", "seed", "loss")),
+        epochs=table("epochs", _CURVE),
         facts=read_machine(folder),
         crossovers=() if measurements is None else crossovers(measurements),
     )
@@ -144,7 +146,7 @@ def _write_pictures(content: "RunContent", folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [
-        *charts.run_charts(content.summary, content.convergence).all(),
+        *charts.run_charts(content.summary, content.convergence, content.epochs).all(),
         *([charts_beside.changes(content.compared)] if content.compared else []),
         *([charts_beside.trends(content.history)] if content.history else []),
     ]
@@ -228,9 +230,10 @@ def _run_folders(results: Path) -> list[Path]:
 
 
 def _keep(path: Path, text: str) -> None:
-    """Write a file, which is complete or as it was."""
+    """Write a file, which is complete or as it was, and its folder where there is none."""
     from harness.running.folder import replaced
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as unfinished:
         unfinished.write_text(text, "utf-8", errors="backslashreplace", newline="\n")
 

@@ -108,6 +108,7 @@ class Worker:
         import torch
 
         # All that measures and checks, before anything of the engine's is imported.
+        import harness.measuring.curve
         import harness.measuring.floor
         import harness.measuring.timing
         import harness.training.convergence
@@ -262,9 +263,12 @@ class Worker:
         """Nothing: `measuring.explainer` looks inside here."""
 
     def _converge(self, prepared: Prepared) -> None:
-        from harness.training.convergence import train_seeds
+        from harness.measuring.curve import Curve
+        from harness.training.convergence import has_converged, train_seeds
 
-        results = train_seeds(prepared.workload, prepared.problem, prepared.updates, self._request.seeds)
+        curve = Curve(functools.partial(has_converged, prepared.workload))
+        seeds = self._request.seeds
+        results = train_seeds(prepared.workload, prepared.problem, prepared.updates, seeds, curve.add)
         # JSON knows no NaN and no infinity: a loss that is no finite number becomes null.
         self.record.facts["convergence"] = [
             {
@@ -273,6 +277,7 @@ class Worker:
             }
             for row in map(asdict, results)
         ]
+        self.record.facts["epochs"] = curve.rows()
 
     def _floor(self, prepared: Prepared) -> None:
         """Find out what the machine needs for such an update at least; whatever goes wrong here is not the case's."""

@@ -12,9 +12,13 @@ from harness.measuring.protocol import Request
 from harness.plan.case import Case
 from harness.plan.outcome import Outcome
 from harness.plan.sweep import Sweep
+from harness.running.again import CREDIT, CREDIT_PER_QUIET, MOST_AGAIN, best_of, disturbed_throughout, may_help
 from harness.running.journal import Keeper
 from harness.running.launcher import Launcher
 from harness.running.records import check_entry
+
+# What the journal keeps of a process that is measured again.
+_DISTURBED = ("step_ns", "blocks", "blocks_disturbed", "disturbances", "core_ns", "seconds")
 
 
 class Observer(Protocol):
@@ -42,12 +46,14 @@ class Progress:
     """What a run has already.
 
     finished: rounds of cases. without_time: cases that have ended without one. attempts: how often each round of a case
-    was begun; one that was interrupted is begun again. core_ns: of its fastest process (`measuring.core`).
+    was begun; one that was interrupted or disturbed throughout is begun again. disturbed: rounds that stayed so.
+    core_ns: of its fastest process (`measuring.core`).
     """
 
     finished: set[tuple[str, int]] = field(default_factory=set)
     without_time: set[str] = field(default_factory=set)
     attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
+    disturbed: set[tuple[str, int]] = field(default_factory=set)
     core_ns: float | None = None
 
     @classmethod
@@ -65,6 +71,8 @@ class Progress:
             self.attempts[key] += 1
             return
         self.finished.add(key)
+        if disturbed_throughout(entry):
+            self.disturbed.add(key)
         self.core_ns = min(filter(None, (self.core_ns, entry.get("core_ns"))), default=None)
         if entry["outcome"] != Outcome.OK:
             self.without_time.add(entry["case_id"])
@@ -72,6 +80,7 @@ class Progress:
     def forget(self, case_ids: Collection[str]) -> None:
         """Count these cases as not measured yet, only as begun."""
         self.finished = {key for key in self.finished if key[0] not in case_ids}
+        self.disturbed &= self.finished
         self.without_time -= set(case_ids)
 
     def of_cases(self, case_ids: Collection[str]) -> "Progress":
@@ -80,7 +89,14 @@ class Progress:
             {key for key in self.finished if key[0] in case_ids},
             {case_id for case_id in self.without_time if case_id in case_ids},
             Counter({key: count for key, count in self.attempts.items() if key[0] in case_ids}),
+            {key for key in self.disturbed if key[0] in case_ids},
         )
+
+    def may_repeat(self, case: Case, round_number: int) -> bool:
+        """Whether a process that was disturbed throughout may be measured again, which must not go on for ever."""
+        credit = CREDIT + CREDIT_PER_QUIET * (len(self.finished) - len(self.disturbed))
+        repeated = self.attempts.total() - len(self.attempts)
+        return repeated < credit and self.attempts[case.case_id, round_number] <= MOST_AGAIN
 
     def needs(self, case: Case, round_number: int) -> bool:
         """Whether this round of the case is still to be measured.
@@ -109,19 +125,33 @@ class Measurer:
     ) -> Iterator[dict[str, Any]]:
         """Yield the attempt at one round of a case, then measure it and yield its record.
 
-        Whoever takes them adds each to `progress` before the next. KeyboardInterrupt ends the case without a record and
-        is raised on.
+        One that was disturbed throughout is attempted again before it has a record. Whoever takes them adds each to
+        `progress` before the next. KeyboardInterrupt ends the case without a record and is raised on.
         """
         key = {"case_id": case.case_id, "round": round_number}
         yield {"kind": "attempt", **key}
-        seeds, where = self.sweep.seeds if round_number == 0 else 0, self.place(case)
+        record = found = self._measured(round_number, case, self.sweep.seeds if round_number == 0 else 0, on_phase)
+        while (
+            disturbed_throughout(record)
+            and may_help(record, self.sweep.sampling)
+            and self.progress.may_repeat(case, round_number)
+        ):
+            # What it found is kept where nobody reads it as a time.
+            yield {"kind": "attempt", **key, "instead_of": {name: found.get(name) for name in _DISTURBED}}
+            found = self._measured(round_number, case, 0, on_phase)
+            record = best_of(record, found)
+        yield {**record, "attempts": self.progress.attempts[case.case_id, round_number]}
+
+    def _measured(self, round_number: int, case: Case, seeds: int, on_phase: Callable[[str], None]) -> dict[str, Any]:
+        where = self.place(case)
         sampling, fast_core_ns = self.sweep.sampling, self.progress.core_ns
         request = Request(
             self.sent(case), round_number, seeds, sampling, where.worker, where.threads, fast_core_ns=fast_core_ns
         )
         measured = self.launcher(case).measure(request, on_phase)
-        ours = {"kind": "record", **key, "attempts": self.progress.attempts[case.case_id, round_number]}
-        yield _readable({**measured, **ours}, self.sweep.rounds, ours)
+        attempts = self.progress.attempts[case.case_id, round_number]
+        ours = {"kind": "record", "case_id": case.case_id, "round": round_number, "attempts": attempts}
+        return _readable({**measured, **ours}, self.sweep.rounds, ours)
 
 
 @dataclass(frozen=True)

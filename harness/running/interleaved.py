@@ -109,7 +109,15 @@ def interleave(executors: Sequence[Executor], turn: Callable[[int], None], after
             for arm in order:
                 if needed:
                     turn(arm)
+                    _share_core(executors)
                     executors[arm].measure(number, case)
                 else:
                     executors[arm].observer.case_skipped(number, case)
         after_round(number)
+
+
+def _share_core(executors: Sequence[Executor]) -> None:
+    """Tell each arm how fast the core was in any: a slow one must be known as such in both."""
+    fastest = min((each.progress.core_ns for each in executors if each.progress.core_ns), default=None)
+    for each in executors:
+        each.progress.core_ns = fastest

@@ -237,6 +237,7 @@ def _check_record(record: Mapping[str, Any]) -> None:
         raise PlanError(f"blocks_disturbed {record['blocks_disturbed']}: is more than blocks {record.get('blocks')}")
     if "convergence" in record:
         _check_convergence(record)
+    _check_epochs(record.get("epochs", []))
 
 
 def _check_value(name: str, value: object) -> None:
@@ -301,6 +302,22 @@ def _check_convergence(record: Mapping[str, Any]) -> None:
         if row["seed"] in seen:
             raise PlanError(f"convergence: seed {row['seed']} is there twice")
         seen.add(row["seed"])
+
+
+def _check_epochs(rows: object) -> None:
+    if not isinstance(rows, list) or len(rows) > MAX_PARTS:
+        raise PlanError(f"epochs {shown(rows)}: must be a list of at most {MAX_PARTS} epochs")
+    before = 0
+    for row in rows:
+        if not isinstance(row, dict):
+            raise PlanError(f"epochs: {shown(row)}: must be an object")
+        before = whole_number("epochs: epoch", row.get("epoch"), before + 1, LARGEST_COUNT)
+        whole_number("epochs: seeds", row.get("seeds"), 1, MAX_SEEDS)
+        for name in ("loss_p05", "loss_p50", "loss_p95"):
+            if row.get(name) is not None:
+                check_number(f"epochs: {name}", row[name])
+        for name in ("accuracy_p50", "converged_share"):
+            check_number(f"epochs: {name}", row.get(name), 0, 1)
 
 
 def _check_seed(row: Mapping[str, Any]) -> None:

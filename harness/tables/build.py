@@ -1,4 +1,4 @@
-"""From the journal's records to the three tables of a run."""
+"""From the journal's records to the tables of a run."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ from harness.plan.sweep import Sweep
 from harness.plan.targets import ConvergenceTargets
 from harness.running.records import PLACE
 from harness.tables.cells import Value, checked, environment_cell, series
-from harness.tables.columns import CONVERGENCE, MEASUREMENTS, PHASES, SCHEMA, SUMMARY, Column
+from harness.tables.columns import CONVERGENCE, EPOCHS, MEASUREMENTS, PHASES, SCHEMA, SUMMARY, Column
 from harness.tables.files import Tables
 from harness.tables.floor import ceilings_of, floor_of, place_of
 from harness.tables.judge import Judgement, Status, combined, judge_convergence, judge_throughput
@@ -57,18 +57,22 @@ def build_tables(header: Record, records: Sequence[Record]) -> Tables:
         MEASUREMENTS,
     )
     ceilings = ceilings_of((common, by_case[case_id]) for case_id, common in common_by_case.items())
-    convergence, summary = [], []
+    convergence, epochs, summary = [], [], []
     for case in sweep.cases:
         mine, common = by_case[case.case_id], common_by_case[case.case_id]
         seeds: Sequence[Record] = next((record["convergence"] for record in mine if "convergence" in record), [])
         convergence += [{**seed, **common} for seed in seeds]
+        curve: Sequence[Record] = next((record["epochs"] for record in mine if "epochs" in record), [])
+        epochs += [{**epoch, **common} for epoch in curve]
         yardstick = by_case.get(_yardstick(case, sweep), [])
         summary.append(_summarise(common, mine, seeds, _timed(yardstick), sweep))
         if summary[-1]["outcome"] is Outcome.OK and case.ranks > 1:
             summary[-1] |= _scaling(case, mine, _timed(by_case.get(replace(case, ranks=1).case_id, [])))
         elif summary[-1]["outcome"] is Outcome.OK:
             summary[-1] |= floor_of(summary[-1]["step_ns"], mine, ceilings[place_of(common)])
-    return Tables(measurements, frame_of(convergence, CONVERGENCE), frame_of(summary, SUMMARY))
+    return Tables(
+        measurements, frame_of(convergence, CONVERGENCE), frame_of(epochs, EPOCHS), frame_of(summary, SUMMARY)
+    )
 
 
 def _identities(header: Record, sweep: Sweep) -> dict[str, Record]:

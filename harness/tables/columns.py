@@ -122,7 +122,11 @@ MEASUREMENTS = (
     Column("device_note", "text", "why there is no time of the device"),
     Column("cpus", "text", "CPUs that the process was pinned to"),
     Column("core_ns", "ns", "a fixed piece of work on the core, where it was fast; compares cores, not engines"),
-    Column("attempts", "count", "how often it was begun; above 1 where a run was interrupted or a machine lost"),
+    Column(
+        "attempts",
+        "count",
+        "how often it was begun; above 1 where it was disturbed throughout, interrupted, or its machine lost",
+    ),
     Column("node", "text", "which machine of a cluster, as Ray names it; all cases that are compared have the same"),
     Column("import_ns", "ns", "importing torch"),
     Column("setup_ns", "ns", "making data, model and engine"),
@@ -325,7 +329,6 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 
 
 DOCUMENTS: Mapping[str, tuple[str, ...]] = {
-    "README.md": ("summary",),
     "docs/columns.md": ("summary", "measurements", "convergence", "noise", "mistakes", "epochs"),
 }
 

@@ -37,6 +37,7 @@ _MANY = 1000  # of cells: then checking them one by one is felt
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "measurements": ("reason", "step_ns", "threads"),
     "convergence": ("updates", "loss", "accuracy", "r2"),
+    "epochs": ("epoch", "loss_p50"),
     "summary": (
         *("reason", "targets_met", "targets", "step_ns", "step_ns_low", "step_ns_high", "samples_per_s"),
         *("ratio_to_autograd", "ratio_low", "ratio_high", "loss_p50", "first_call_cold_ns", "first_call_warm_ns"),
@@ -49,21 +50,23 @@ _BEFORE: Mapping[str, str] = {"members": "1"}
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "measurements": ("run_id", "case_id", "round"),
     "convergence": ("run_id", "case_id", "seed"),
+    "epochs": ("run_id", "case_id", "epoch"),
     "summary": ("case_id",),
 }
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one run, one row per case and round, per case and seed, and per case."""
+    """The tables of one run, one row per case and round, per case and seed, per case and epoch, and per case."""
 
     measurements: pd.DataFrame
     convergence: pd.DataFrame
+    epochs: pd.DataFrame
     summary: pd.DataFrame
 
 
 def write_tables(folder: Path, tables: Tables) -> None:
-    """Write `measurements.csv`, `convergence.csv` and `summary.csv`; each is complete or not there.
+    """Write `measurements.csv`, `convergence.csv`, `epochs.csv` and `summary.csv`; each is complete or not there.
 
     None takes its place before all are written. Raises OSError, naming one, where that fails.
     """

@@ -1,7 +1,7 @@
 """Convergence: the same training from many seeds, by the engine itself."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,11 +42,22 @@ class Epoch:
     r2: float
 
 
-def train_seeds(workload: Workload, problem: Problem, updates: Updates, seeds: int) -> Iterator[SeedResult]:
-    """Train from seeds 0 … seeds-1 with `updates`, one after the other, and yield how each ended."""
+def train_seeds(
+    workload: Workload,
+    problem: Problem,
+    updates: Updates,
+    seeds: int,
+    watch: Callable[[Sequence[Epoch]], None] = lambda _epochs: None,
+) -> Iterator[SeedResult]:
+    """Train from seeds 0 … seeds-1 with `updates`, one after the other, and yield how each ended.
+
+    watch(epochs) is told how a seed stood after each of its epochs.
+    """
     for seed in range(seeds):
         trial = begin(workload, problem.batch_size, seed, problem.device, problem.dtype)
-        yield seed_result(workload, seed, list(train_epochs(workload, problem, updates, trial)))
+        epochs = list(train_epochs(workload, problem, updates, trial))
+        watch(epochs)
+        yield seed_result(workload, seed, epochs)
 
 
 def train_epochs(
@@ -68,14 +79,14 @@ def train_epochs(
 def seed_result(workload: Workload, seed: int, epochs: Sequence[Epoch]) -> SeedResult:
     """Return how a seed ended that stood so after its epochs."""
     last = epochs[-1] if epochs else Epoch(0, 0, math.nan, math.nan, math.nan)
-    reached = (epoch.number for epoch in epochs if _converged(workload, epoch.loss, epoch.accuracy))
+    reached = (epoch.number for epoch in epochs if has_converged(workload, epoch.loss, epoch.accuracy))
     return SeedResult(
         seed=seed,
         updates=last.updates,
         loss=last.loss,
         accuracy=last.accuracy,
         r2=last.r2,
-        converged=_converged(workload, last.loss, last.accuracy),
+        converged=has_converged(workload, last.loss, last.accuracy),
         epochs_to_target=next(reached, None),
     )
 
@@ -99,6 +110,7 @@ def evaluate(workload: Workload, problem: Problem, updates: Updates, trial: Tria
     return loss, workload.accuracy(outputs, targets).item(), r2
 
 
-def _converged(workload: Workload, loss: float, accuracy: float) -> bool:
+def has_converged(workload: Workload, loss: float, accuracy: float) -> bool:
+    """Return whether a seed that stands so is within the workload's bounds."""
     # A NaN compares false: a seed that diverged has not converged.
     return loss < workload.targets.max_loss and accuracy > workload.targets.min_accuracy

@@ -38,7 +38,7 @@ def make(machine: Path, runs: int) -> int:
         folder = machine / name
         folder.mkdir(parents=True)
         (folder / "machine.json").write_text(json.dumps(FACTS))
-        for part in ("summary", "measurements", "convergence"):
+        for part in ("summary", "measurements", "convergence", "epochs"):
             table = getattr(tables, part).assign(run_id=name, commit=f"{number:010x}" * 4)
             if "session" in table:
                 table["session"] = name

@@ -352,6 +352,17 @@ def test_convergence_has_one_entry_a_seed_and_its_targets_travel_with_it(honest)
     assert honest.record["convergence_targets"]["min_converged_share"] == 0.75
 
 
+def test_all_seeds_together_are_there_epoch_by_epoch(honest):
+    epochs, seeds = honest.record["epochs"], honest.record["convergence"]
+    assert [epoch["epoch"] for epoch in epochs] == list(range(1, 21))
+    assert {epoch["seeds"] for epoch in epochs} == {3}
+    assert epochs[-1]["loss_p50"] == sorted(seed["loss"] for seed in seeds)[1]
+    assert epochs[-1]["converged_share"] == sum(seed["converged"] for seed in seeds) / 3
+    assert epochs[-1]["loss_p50"] < epochs[0]["loss_p50"]
+    reached = min(seed["epochs_to_target"] or 21 for seed in seeds)
+    assert next((epoch["epoch"] for epoch in epochs if epoch["converged_share"]), 21) == reached
+
+
 def test_without_seeds_there_is_no_convergence(users):
     measurement = users("Honest")
     assert measurement.ending == ("ok", "")

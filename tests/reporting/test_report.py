@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from harness.reporting.html import charts, embedded, figures, shapes
+from harness.reporting.html import charts, embedded, figures, learning, shapes
 from harness.reporting.html.groups import case_groups, numbered
 from harness.reporting.html.page import Place, RunContent, run_page
 from harness.reporting.html.site import index_page, site_run
@@ -234,15 +234,54 @@ def test_one_batch_size_is_a_row_for_each_engine_and_not_a_line_of_one_point(run
 
 def test_every_seed_is_a_tick_until_they_are_too_many_and_deciles_stand_for_them(run, monkeypatch):
     [_, deep] = case_groups(run.summary)
-    seeds = charts._seeds(run.convergence)
-    each = charts.losses(deep, numbered([deep]), seeds)
+    seeds = learning.final_losses(run.convergence)
+    each = learning.losses(deep, numbered([deep]), seeds)
     assert len(each.spec["datasets"]["rows"]) == 16 * len(ENGINES)
     assert len(each.rows) == len(ENGINES)
-    monkeypatch.setattr(charts, "_MOST_TICKS", 20)
-    few = charts.losses(deep, numbered([deep]), seeds)
+    monkeypatch.setattr(learning, "_MOST_TICKS", 20)
+    few = learning.losses(deep, numbered([deep]), seeds)
     assert len(few.spec["datasets"]["rows"]) == 11 * len(ENGINES)
     assert "tenth of the seeds" in few.note
     assert few.rows == each.rows
+
+
+def test_losses_by_epoch_are_a_line_of_each_case_and_a_band_of_each_batch_size(run):
+    [line, _] = case_groups(run.summary)
+    chart = learning.curves(line, learning.by_case(run.epochs))
+    rows, bands = chart.spec["datasets"]["rows"], chart.spec["datasets"]["dashed"]
+    trained = [row for row in line.rows if row["outcome"] == "ok"]
+    assert len({row["line"] for row in rows}) == len(trained) > len(BATCHES)
+    assert {row["name"] for row in rows} == {f"batch size {size:,}" for size in BATCHES}
+    assert len(rows) == 20 * len(trained)
+    assert len(bands) == 20 * len(BATCHES)
+    first = run.epochs[run.epochs["case_id"] == trained[0]["case_id"]].iloc[0]
+    assert (rows[0]["x"], rows[0]["value"]) == (1, pytest.approx(first["loss_p50"], rel=1e-4))
+    assert (bands[0]["low"], bands[0]["high"]) == pytest.approx((first["loss_p05"], first["loss_p95"]), rel=1e-4)
+    assert chart.rows[0][-1] == "5% (1), 50% (10), 100% (20)"
+
+
+def test_of_many_cases_only_the_curves_of_autograd_are_drawn(run, monkeypatch):
+    [line, _] = case_groups(run.summary)
+    monkeypatch.setattr(learning, "_MOST_CURVES", len(BATCHES))
+    chart = learning.curves(line, learning.by_case(run.epochs))
+    assert {row["line"].partition(",")[0] for row in chart.spec["datasets"]["rows"]} == {"autograd"}
+
+
+def test_a_run_of_before_there_were_epochs_has_no_curves_and_all_else(run):
+    before = charts.run_charts(run.summary, run.convergence)
+    assert before.curves == ()
+    assert len(before.losses) == 2
+
+
+def test_a_floor_that_would_leave_the_engines_no_room_is_said_and_not_drawn(run):
+    [line, _] = case_groups(run.summary)
+    near = charts.step_times(line, numbered([line]))
+    assert near.spec["datasets"]["dashed"]
+    far = replace(line, rows=tuple({**row, "floor_ns": row["floor_ns"] / 1e4} for row in line.rows))
+    chart = charts.step_times(far, numbered([line]))
+    assert chart.spec["datasets"]["dashed"] == []
+    assert "dashed" not in chart.note
+    assert "The floor, " in chart.note
 
 
 def test_a_picture_has_colours_and_a_size_of_its_own_and_leaves_texts_as_they_are(run):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from harness.measuring.cpus import Placement
@@ -11,6 +13,9 @@ from harness.running.records import FORMAT, read_journal
 CASES = tuple(Case("line", engine, "cpu", "float32", size) for engine in ("manual", "autograd") for size in (10, 100))
 SAMPLING = Sampling(relative_width=0.01, budget_ns=5)
 SWEEP = Sweep(CASES, rounds=3, seeds=7, sampling=SAMPLING)
+SEED = {"seed": 0, "loss": 0.1, "accuracy": 0.9, "r2": None, "converged": True}
+TARGETS = dict.fromkeys(("max_loss", "min_accuracy", "min_converged_share", "max_median_loss"), 0.5)
+TARGETS |= {"min_median_accuracy": 0.5}
 HEADER = {"format": FORMAT, "run_id": "r", "commit": "c", "dirty": False, "machine": "m", "fingerprint": "f"}
 
 
@@ -41,6 +46,7 @@ class FakeLauncher:
         on_phase("import")
         on_phase("timing")
         ending = self.endings.get((request.case, request.round), self.endings.get(request.case, "ok"))
+        ending = ending() if callable(ending) else ending
         if isinstance(ending, BaseException):
             raise ending
         if isinstance(ending, dict):
@@ -214,6 +220,121 @@ def test_each_process_is_told_how_fast_the_core_was_in_those_before_it(run):
         assert request.fast_core_ns == fastest
         fastest = min(fastest, endings[request.case]["core_ns"] or fastest)
     assert fastest == 8000.0
+
+
+LONG = replace(SWEEP, sampling=Sampling(budget_ns=1_500_000_000))
+WHY = {"slow core": 290}
+
+
+def process(quiet, step_ns=80.0, blocks=300, **others):
+    """A process of which so many blocks were not disturbed."""
+    disturbed = {"blocks": blocks, "blocks_disturbed": blocks - quiet, "disturbances": WHY if quiet < blocks else {}}
+    return {"outcome": "ok", "reason": "", "seconds": 5.0, "step_ns": step_ns, **disturbed, **others}
+
+
+def in_turn(*processes):
+    """What a case's processes of its first round find, one after the other; the last goes on."""
+    left = list(processes)
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+def records_of(records, case, number=0):
+    return [each for each in records if (each["case_id"], each["round"]) == (case.case_id, number)]
+
+
+def test_a_process_that_was_disturbed_throughout_is_measured_again_before_the_next(run, tmp_path):
+    bad = CASES[1]
+    launcher, heard, records = run({(bad, 0): in_turn(process(3), process(250, step_ns=48.0))}, sweep=LONG)
+    assert [number for number, case in launcher.order if case == bad] == [0, 0, 1, 2]
+    at = launcher.order.index((0, bad))
+    assert launcher.order[at + 1] == (0, bad)
+    [record] = records_of(records, bad)
+    assert (record["step_ns"], record["blocks_disturbed"], record["attempts"]) == (48.0, 50, 2)
+    assert record["seconds"] == 10.0
+    assert heard.of("started").count((0, bad)) == 2
+    assert len(heard.of("finished")) == 12
+    [again] = [entry for entry in kept(tmp_path, "attempt") if "instead_of" in entry]
+    assert again["case_id"] == bad.case_id
+    assert again["instead_of"]["step_ns"] == 80.0
+    assert again["instead_of"]["disturbances"] == WHY
+
+
+def test_what_only_the_first_of_both_found_stays(run):
+    told = {"convergence": [SEED], "convergence_targets": TARGETS, "first_call_cold_ns": 7}
+    first = process(0, phases_ns={"import": 1, "timing": 20}, **told)
+    second = process(300, step_ns=48.0, first_call_warm_ns=3, phases_ns={"import": 2, "timing": 10})
+    launcher, _, records = run({(CASES[0], 0): in_turn(first, second)}, sweep=LONG)
+    [record] = records_of(records, CASES[0])
+    assert (record["first_call_cold_ns"], record["first_call_warm_ns"], record["convergence"]) == (7, 3, [SEED])
+    assert record["phases_ns"] == {"import": 3, "timing": 30}
+    assert record["step_ns"] == 48.0
+    asked = [request.seeds for request in launcher.requests if (request.case, request.round) == (CASES[0], 0)]
+    assert asked == [7, 0]  # once is enough
+
+
+@pytest.mark.parametrize(
+    ("quiet", "kept_ns"),
+    [((0, 2, 1, 1), 2.0), ((5, 5, 0, 0), 2.0), ((4, 1, 1, 4), 4.0), ((0, 0, 0, 0), 4.0)],
+)
+def test_of_processes_that_all_are_the_one_disturbed_least_counts_and_never_the_fastest(run, tmp_path, quiet, kept_ns):
+    found = [process(blocks, step_ns=number) for number, blocks in enumerate(quiet, start=1)]
+    launcher, _, records = run({(CASES[2], 0): in_turn(*found)}, sweep=LONG)
+    assert [number for number, case in launcher.order if case == CASES[2]] == [0, 0, 0, 0, 1, 2]
+    [record] = records_of(records, CASES[2])
+    assert (record["step_ns"], record["attempts"]) == (kept_ns, 4)
+    attempts = [entry["instead_of"] for entry in kept(tmp_path, "attempt") if "instead_of" in entry]
+    assert [each["step_ns"] for each in attempts] == [1, 2, 3]  # nothing is hidden
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        process(300),
+        process(31),  # the rest is enough to tell
+        process(8, blocks=30),
+        process(0, blocks=0),
+        process(0, disturbances={"fewer cores than ranks": 300}),  # and so will the next be
+        {**process(0), "outcome": "wrong_gradient", "reason": "because"},
+    ],
+)
+def test_a_process_that_no_other_would_be_better_than_is_measured_once(run, found):
+    launcher, _, records = run({(CASES[0], 0): lambda: found}, sweep=LONG)
+    assert launcher.order.count((0, CASES[0])) == 1
+    assert records_of(records, CASES[0])[0]["attempts"] == 1
+
+
+def test_a_sweep_that_times_for_a_moment_only_measures_nothing_again(run):
+    launcher, _, _ = run({case: lambda: process(0) for case in CASES})
+    assert launcher.order == list(SWEEP.schedule())
+
+
+def test_where_all_are_disturbed_it_gives_up_soon(run):
+    launcher, _, records = run({case: lambda: process(0) for case in CASES}, sweep=LONG)
+    assert len(launcher.order) == 12 + 6
+    assert len(records) == 12
+
+
+def test_where_others_are_not_it_goes_on_for_longer(run):
+    bad = CASES[0]
+    launcher, _, _ = run({bad: lambda: process(0)}, sweep=LONG)
+    assert [number for number, case in launcher.order if case == bad] == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_one_that_ends_without_a_time_when_measured_again_has_none(run):
+    crash = {"outcome": "crashed", "reason": "because", "seconds": 1.0}
+    launcher, _, records = run({(CASES[0], 0): in_turn(process(0), crash)}, sweep=LONG)
+    [record] = records_of(records, CASES[0])
+    assert (record["outcome"], record["attempts"]) == ("crashed", 2)
+    assert "step_ns" not in record
+    assert [number for number, case in launcher.order if case == CASES[0]] == [0, 0]
+
+
+def test_an_interrupt_while_one_is_measured_again_leaves_it_to_be_measured(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run({(CASES[0], 0): in_turn(process(0), KeyboardInterrupt())}, sweep=LONG)
+    progress = Progress.of(read_journal(tmp_path)[1])
+    assert progress.needs(CASES[0], 0)
+    assert progress.attempts[CASES[0].case_id, 0] == 2
 
 
 def test_each_case_has_the_launcher_that_is_chosen_for_it(run, tmp_path):

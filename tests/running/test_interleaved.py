@@ -53,18 +53,20 @@ def test_which_order_comes_first_is_drawn_for_each_case_and_pair_of_rounds_and_a
 
 
 class FakeLauncher:
-    """Notes what both arms are asked for, in one list; ends as it is told, else with a time."""
+    """Notes what both arms are asked for, in one list; ends as it is told, else with a time on an ever faster core."""
 
-    def __init__(self, arm, asked, endings):
-        self.arm, self.asked, self.endings = arm, asked, endings
+    def __init__(self, arm, asked, told, endings):
+        self.arm, self.asked, self.told, self.endings = arm, asked, told, endings
 
     def measure(self, request, on_phase):
         self.asked.append((request.round, request.case, self.arm, request.seeds))
+        self.told.append(request.fast_core_ns)
         on_phase("import")
         ending = self.endings.get((self.arm, request.case, request.round), "ok")
         if isinstance(ending, BaseException):
             raise ending
-        return {"outcome": ending, "reason": "" if ending == "ok" else "because", "seconds": 1.0, "step_ns": 5.0}
+        record = {"outcome": ending, "reason": "" if ending == "ok" else "because", "seconds": 1.0, "step_ns": 5.0}
+        return {**record, "core_ns": 10_000.0 - len(self.told)}
 
 
 class Heard:
@@ -83,13 +85,13 @@ class Run:
 
     def __init__(self, folder, sent):
         self.folders = [folder / name for name in "ab"]
-        self.sent, self.asked, self.turns, self.rounds, self.heard = sent, [], [], [], Heard()
+        self.sent, self.asked, self.told, self.turns, self.rounds, self.heard = sent, [], [], [], [], Heard()
 
     def __call__(self, endings):
         executors = []
         for arm, folder in enumerate(self.folders):
             folder.mkdir()
-            launcher = FakeLauncher(arm, self.asked, endings)
+            launcher = FakeLauncher(arm, self.asked, self.told, endings)
             journal = Journal.create(folder, {**HEADER, "sweep": SWEEP.to_json()})
             executors.append(
                 Executor(SWEEP, Progress(), journal, lambda _, own=launcher: own, placed, self.heard, self.sent)
@@ -117,6 +119,11 @@ def run(tmp_path):
         return run.last(dict(endings))
 
     return run
+
+
+def test_each_process_is_told_how_fast_the_core_was_in_either_arm(run):
+    told = run().told
+    assert told == [None, *(10_000.0 - number for number in range(1, len(told)))]
 
 
 def test_each_case_is_measured_in_both_arms_one_right_after_the_other(run):

@@ -14,6 +14,8 @@ from harness.running.records import MACHINE_FILE, check_entry, read_journal, rea
 MANUAL, AUTOGRAD = (Case("line", engine, "cpu", "float32", 100) for engine in ("manual", "autograd"))
 OTHER = Case("line", "manual", "cpu", "float32", 1000)
 SWEEP = Sweep((MANUAL, AUTOGRAD), rounds=3)
+EPOCH = {"epoch": 1, "seeds": 3, "loss_p05": 0.1, "loss_p50": 0.2, "loss_p95": None, "accuracy_p50": 0.5}
+EPOCH["converged_share"] = 0.25
 TARGETS = {
     "max_loss": 0.1,
     "min_accuracy": 0.9,
@@ -208,6 +210,15 @@ def test_a_damaged_journal_is_refused_with_its_name_its_line_and_what_is_wrong(l
         ({"convergence": [{**SEED, "seed": -1}]}, "seed -1"),
         ({"convergence": [SEED, SEED]}, "seed 0 is there twice"),
         ({"convergence": [{"seed": 0}]}, "has no loss"),
+        ({"epochs": {}}, "epochs {}: must be a list of at most 100"),
+        ({"epochs": [EPOCH] * 101}, "must be a list of at most 100"),
+        ({"epochs": [1]}, "epochs: 1: must be an object"),
+        ({"epochs": [{**EPOCH, "epoch": 0}]}, "epochs: epoch 0"),
+        ({"epochs": [EPOCH, EPOCH]}, "epochs: epoch 1: use a whole number from 2"),
+        ({"epochs": [{**EPOCH, "seeds": 0.5}]}, "epochs: seeds 0.5"),
+        ({"epochs": [{**EPOCH, "loss_p95": "low"}]}, "epochs: loss_p95 'low'"),
+        ({"epochs": [{**EPOCH, "converged_share": 1.5}]}, "epochs: converged_share 1.5"),
+        ({"epochs": [{**EPOCH, "accuracy_p50": None}]}, "epochs: accuracy_p50 None"),
         ({"convergence_targets": None}, "must be an object with max_loss"),
         ({"convergence_targets": {**TARGETS, "max_loss": "x"}}, "max_loss 'x'"),
     ],

@@ -23,6 +23,8 @@ TARGETS = {
     "min_median_accuracy": 0.9,
 }
 SEED = {"seed": 0, "updates": 20, "loss": 0.0123456789, "accuracy": 1.0, "r2": 0.98, "converged": True}
+EPOCH = {"epoch": 1, "seeds": 1, "accuracy_p50": 0.5, "converged_share": 0.0}
+EPOCH |= dict.fromkeys(("loss_p05", "loss_p50", "loss_p95"), 0.123456789012)
 MEASURED = {
     "kind": "record",
     "case_id": CASE.case_id,
@@ -42,7 +44,7 @@ def tables(*records: dict[str, Any], **identity: Any) -> Tables:
 
 
 def two_rounds(**identity: Any) -> Tables:
-    first = {**MEASURED, "round": 0, "convergence": [SEED], "convergence_targets": TARGETS}
+    first = {**MEASURED, "round": 0, "convergence": [SEED], "convergence_targets": TARGETS, "epochs": [EPOCH]}
     return tables(first, {**MEASURED, "round": 1}, **identity)
 
 
@@ -76,8 +78,8 @@ def test_a_file_begins_with_the_columns_in_their_order(table, run):
     assert head.split(",") == [column.name for column in TABLES[table]]
 
 
-def test_only_the_three_tables_are_left_in_the_folder(run):
-    assert sorted(path.name for path in run.iterdir()) == ["convergence.csv", "measurements.csv", "summary.csv"]
+def test_only_the_tables_are_left_in_the_folder(run):
+    assert sorted(path.stem for path in run.iterdir()) == ["convergence", "epochs", "measurements", "summary"]
 
 
 def test_a_write_that_fails_halfway_leaves_the_old_table_whole(run, monkeypatch):

@@ -53,11 +53,8 @@ class CaseTable:
 
 
 _Column = tuple[Head, Callable[[_Row], str], str]
-# Head, what is shown, and the column by which it is sorted; empty: by what is shown.
+# Head, what is shown, and the column by which it is sorted; empty: by what is shown. A phone shows the first.
 _COLUMNS: tuple[_Column, ...] = (
-    (Head("outcome"), lambda row: "✓ ok" if row["outcome"] == "ok" else f"✗ {row['outcome']}", ""),
-    (Head("targets"), lambda row: _TARGETS.get(row["targets_met"], ""), ""),
-    (Head("machine"), lambda row: str(row["machine"]), ""),
     (Head("step", "time of one update", number=True), lambda row: duration(row["step_ns"]), "step_ns"),
     (
         Head("±", "half of the 95 % interval", number=True),
@@ -65,6 +62,9 @@ _COLUMNS: tuple[_Column, ...] = (
         "",
     ),
     (Head("× autograd", "above 1 is faster", number=True), lambda row: ratio_interval(row), "ratio_to_autograd"),
+    (Head("outcome"), lambda row: "✓ ok" if row["outcome"] == "ok" else f"✗ {row['outcome']}", ""),
+    (Head("targets"), lambda row: _TARGETS.get(row["targets_met"], ""), ""),
+    (Head("machine"), lambda row: str(row["machine"]), ""),
     (
         Head("floor", "the least that an update takes here", number=True),
         lambda row: duration(row["floor_ns"]),

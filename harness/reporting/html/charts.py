@@ -8,18 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from harness.reporting.html import shapes
+from harness.reporting.html import learning, shapes
 from harness.reporting.html.figures import STEP, Chart, digits, filled, named, point
 from harness.reporting.html.groups import CaseGroup, Row, case_groups, case_label, numbered, series
 from harness.reporting.html.shapes import Axis
 from harness.reporting.terminal import duration
 
 _RATIO = Axis("times as fast as autograd", shapes.TIMES)
-_BATCH = Axis("batch size")
-_LOSS = Axis("final loss, over the whole data set", "format(datum.value, '~g')")
 _PHASE = Axis("time", shapes.SECONDS)
 _SHARE = Axis("disturbed share of the timed blocks", shapes.PERCENT, log=False)
 
@@ -30,8 +27,7 @@ _PHASES = (
     ("first_call_warm_ns", "first call, warm"),
     ("step_ns", "one update"),
 )
-_MOST_TICKS = 1500  # of a chart; beyond that deciles stand for seeds
-_DECILES = tuple(range(0, 101, 10))
+_FAR = 30  # times below the fastest engine, the floor would leave the engines no room
 
 
 @dataclass(frozen=True)
@@ -40,20 +36,23 @@ class RunCharts:
 
     steps: tuple[Chart, ...]
     ratios: tuple[Chart, ...]
+    curves: tuple[Chart, ...]
     losses: tuple[Chart, ...]
     phases: tuple[Chart, ...]
     disturbed: tuple[Chart, ...]
 
     def all(self) -> tuple[Chart, ...]:
         """Return all of them."""
-        return (*self.steps, *self.ratios, *self.losses, *self.phases, *self.disturbed)
+        return (*self.steps, *self.ratios, *self.curves, *self.losses, *self.phases, *self.disturbed)
 
 
-def run_charts(summary: pd.DataFrame, convergence: pd.DataFrame | None) -> RunCharts:
+def run_charts(
+    summary: pd.DataFrame, convergence: pd.DataFrame | None = None, epochs: pd.DataFrame | None = None
+) -> RunCharts:
     """Return the charts of a run's tables."""
     groups = case_groups(summary)
     numbers = numbered(groups)
-    seeds = _seeds(convergence)
+    seeds, learnt = learning.final_losses(convergence), learning.by_case(epochs)
 
     def each(draw: Any, *arguments: Any) -> tuple[Chart, ...]:
         return tuple(chart for group in groups if (chart := draw(group, *arguments)) is not None)
@@ -61,7 +60,8 @@ def run_charts(summary: pd.DataFrame, convergence: pd.DataFrame | None) -> RunCh
     return RunCharts(
         steps=each(step_times, numbers),
         ratios=each(ratios, numbers),
-        losses=each(losses, numbers, seeds),
+        curves=each(learning.curves, learnt),
+        losses=each(learning.losses, numbers, seeds),
         phases=each(phases),
         disturbed=each(disturbed),
     )
@@ -70,9 +70,17 @@ def run_charts(summary: pd.DataFrame, convergence: pd.DataFrame | None) -> RunCh
 def step_times(group: CaseGroup, numbers: Mapping[str, int]) -> Chart | None:
     """Return the step time of each engine against batch size, with intervals and the floor; None without times."""
     rows = [_step(row) for row in group.rows if row["step_ns"] > 0]
+    floor = list(_floor(group.rows))
+    fastest = min((row["value"] for row in rows), default=math.nan)
+    if floor and max(each["value"] for each in floor) * _FAR < fastest:
+        ends = dict.fromkeys(duration(each["value"] * 1e9) for each in (floor[0], floor[-1]))
+        far, floor = f" The floor, {' to '.join(ends)}, lies too far below to be drawn.", []
+    else:
+        far = ""
     return _against_batch(
         *("step-time", f"Time of one update: {group.title}", group, rows, STEP, numbers, "step time"),
-        dashed=list(_floor(group.rows)),
+        dashed=floor,
+        more=far,
     )
 
 
@@ -85,40 +93,6 @@ def ratios(group: CaseGroup, numbers: Mapping[str, int]) -> Chart | None:
     return _against_batch(
         *("ratio", f"Times as fast as autograd: {group.title}", group, rows, _RATIO, numbers, "× autograd"),
         dashed=[{"x": size, "value": 1} for size in sizes],
-    )
-
-
-def losses(group: CaseGroup, numbers: Mapping[str, int], seeds: Mapping[str, Any]) -> Chart | None:
-    """Return the final loss of every seed, one row of ticks for each case; None where none was trained."""
-    there = [(row, seeds[row["case_id"]]) for row in group.rows if len(seeds.get(row["case_id"], ()))]
-    if not there:
-        return None
-    by_seed = sum(len(values) for _, values in there) <= _MOST_TICKS
-    rows: list[dict[str, Any]] = []
-    middles: list[dict[str, Any]] = []
-    table = []
-    for row, values in there:
-        low, middle, high, *deciles = np.quantile(values, (0.05, 0.5, 0.95, *(each / 100 for each in _DECILES)))
-        shown = values if by_seed else deciles
-        what = [f"a seed of {len(values)}"] * len(values) if by_seed else [f"{each} % of seeds" for each in _DECILES]
-        of_row = {"row": case_label(row), "name": series(row)}
-        rows += [
-            {**of_row, "value": value, "said": f"{value:.4g}", "what": text}
-            for value, text in zip(digits(shown), what, strict=True)
-            if value > 0
-        ]
-        middles.append({"row": case_label(row), "value": digits([middle])[0]})
-        table.append((case_label(row), str(len(values)), f"{low:.4g}", f"{middle:.4g}", f"{high:.4g}", _share(row)))
-    tips = (("row", "case"), ("what", "which"), ("said", "final loss"))
-    spec = shapes.ticks(_LOSS, named((each["name"] for each in rows), numbers), tips)
-    told = "Every tick is a seed" if by_seed else "Every tick is a tenth of the seeds, from the lowest to the highest"
-    return Chart(
-        slug=f"loss-{group.slug}",
-        title=f"Final losses: {group.title}",
-        note=f"{told}; the thick one is the median. A seed whose loss is not finite, or 0, has none.",
-        spec=filled(spec, rows, [each for each in middles if each["value"] > 0], rows_of=len(there)),
-        head=("case", "seeds", "5 %", "median", "95 %", "converged"),
-        rows=tuple(table),
     )
 
 
@@ -176,15 +150,18 @@ def _against_batch(
     said: str,
     *,
     dashed: list[dict[str, Any]],
+    more: str = "",
 ) -> Chart | None:
     """Return lines over batch sizes, or with a single size one row of each engine; None without rows."""
     if not rows:
         return None
     names = named((row["name"] for row in rows), numbers)
     tips = (("name", "engine"), ("x", "batch size"), ("said", said), ("within", "95 % interval"))
-    several = len({row["x"] for row in rows}) > 1
+    sizes = tuple(sorted({row["x"] for row in rows}))
+    several = len(sizes) > 1
     if several:
-        spec = filled(shapes.lines(_BATCH, axis, names, tips, dashed=bool(dashed)), rows, dashed)
+        across = Axis("batch size", ticks=sizes)
+        spec = filled(shapes.lines(across, axis, names, tips, dashed=bool(dashed)), rows, dashed)
     else:
         rows = [{**row, "row": row["name"]} for row in rows]
         spec = filled(shapes.dots(axis, names, tips, legend=False, dashed=bool(dashed)), rows, dashed, len(rows))
@@ -193,7 +170,7 @@ def _against_batch(
     return Chart(
         slug=f"{name}-{group.slug}",
         title=title,
-        note=f"95 % intervals over rounds{f'; dashed: {line}' if dashed else ''}. {how}",
+        note=f"95 % intervals over rounds{f'; dashed: {line}' if dashed else ''}. {how}{more}",
         spec=spec,
         head=("engine", "batch size", said, "95 % interval"),
         rows=tuple((row["name"], f"{row['x']:,}", row["said"], row["within"]) for row in rows),
@@ -223,15 +200,3 @@ def _floor(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
             least[size] = min(row["floor_ns"], least.get(size, math.inf))
     for size in sorted(least):
         yield {"x": size, "value": digits([least[size] / 1e9])[0]}
-
-
-def _seeds(convergence: pd.DataFrame | None) -> dict[str, Any]:
-    """Return the finite final losses of each case."""
-    if convergence is None:
-        return {}
-    finite = convergence[np.isfinite(convergence["loss"])]
-    return {str(name): values.to_numpy() for name, values in finite.groupby("case_id", sort=False)["loss"]}
-
-
-def _share(row: Row) -> str:
-    return "" if math.isnan(row["converged_share"]) else f"{row['converged_share']:.0%}"

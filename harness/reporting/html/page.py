@@ -29,13 +29,14 @@ _LONG = 500  # characters of a text that a stranger wrote, where the tables have
 class RunContent:
     """What a page tells of.
 
-    name: of the run, as it is shown. convergence: None where it was not kept. facts: of the machine. crossovers: groups
-    of engines. compared: with a base; history: of its machine; None where there is none.
+    name: of the run, as it is shown. convergence, epochs: None where they were not kept. facts: of the machine.
+    crossovers: groups of engines. compared: with a base; history: of its machine; None where there is none.
     """
 
     name: str
     summary: pd.DataFrame
     convergence: pd.DataFrame | None = None
+    epochs: pd.DataFrame | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     crossovers: Sequence[Group] = ()
     compared: Compared | None = None
@@ -62,7 +63,7 @@ class Part:
 
 def run_page(content: RunContent, place: Place | None = None) -> str:
     """Return the page of a run: one that stands alone, or one of a site."""
-    figures = charts.run_charts(content.summary, content.convergence)
+    figures = charts.run_charts(content.summary, content.convergence, content.epochs)
     compared, history = content.compared, content.history
     change = charts_beside.changes(compared) if compared else None
     trend = charts_beside.trends(history) if history else None
@@ -110,6 +111,7 @@ def _sections(figures: RunCharts) -> list[tuple[str, str, str, tuple[Chart, ...]
     found = [
         ("steps", "Step time", "How long one update takes, by batch size.", figures.steps),
         ("ratios", "Against autograd", "Paired round by round; above 1 is faster.", figures.ratios),
+        ("curves", "Loss by epoch", "How all seeds together learn.", figures.curves),
         ("losses", "Final losses", "What training from each seed ended with.", figures.losses),
         ("phases", "Phases", "What a process spends before its first update.", figures.phases),
         ("disturbance", "Disturbance", "What else had a part of the machine.", figures.disturbed),

@@ -40,17 +40,19 @@ CONFIG: Spec = {
         "titleFontWeight": "normal",
         "labelLimit": 150,
     },
-    "legend": {"orient": "bottom", "columns": 2, "labelColor": INK, "labelFontSize": 12, "labelLimit": 140},
+    "legend": {"orient": "bottom", "columns": 2, "labelColor": INK, "labelFontSize": 12, "labelLimit": 140}
+    | {"symbolOpacity": 1},
 }
 
 
 @dataclass(frozen=True)
 class Axis:
-    """title: with the unit. labels: Vega's expression of a tick's text."""
+    """title: with the unit. labels: Vega's expression of a tick's text. ticks: where they stand, if not anywhere."""
 
     title: str
     labels: str = "format(datum.value, '~s')"
     log: bool = True
+    ticks: tuple[float, ...] = ()
 
 
 SECONDS = "format(datum.value, '~s') + 's'"
@@ -73,6 +75,20 @@ def lines(x: Axis, y: Axis, names: Names, tips: tuple[tuple[str, str], ...], *, 
     if dashed:
         floor = alt.Chart(alt.NamedData("dashed")).mark_line(strokeDash=[5, 4], color=INK, opacity=0.7)
         layers.insert(0, floor.encode(x=across, y=_scaled(alt.Y("value:Q"), y)))
+    return {**_made(layers), "height": 320}
+
+
+@cache
+def curves(x: Axis, y: Axis, names: Names, tips: tuple[tuple[str, str], ...]) -> Spec:
+    """Thin lines on bands. Data `rows`: x, value, name, line, and what tips show; `dashed`: x, low, high, name."""
+    across, colour = _scaled(alt.X("x:Q"), x), _colour(names)
+    band = alt.Chart(alt.NamedData("dashed")).mark_area(opacity=0.15)
+    base = alt.Chart(alt.NamedData("rows")).encode(x=across, color=colour, y=_scaled(alt.Y("value:Q"), y))
+    layers = [
+        band.encode(x=across, color=colour, y=_scaled(alt.Y("low:Q"), y), y2="high:Q"),
+        base.mark_line(strokeWidth=1.5).encode(detail="line:N"),
+        base.mark_point(filled=True, opacity=1, size=25).encode(shape=_shape(names), tooltip=_tips(tips)),
+    ]
     return {**_made(layers), "height": 320}
 
 
@@ -126,6 +142,9 @@ def _scaled(channel: Any, axis: Axis) -> Any:
     digit = "round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9)))"
     labels = f"indexof([1, 2, 5], {digit}) < 0 ? '' : {axis.labels}"
     scale = alt.Scale(type="log", nice=False, padding=10)
+    if axis.ticks:
+        at = channel.title(axis.title).scale(scale)
+        return at.axis(values=list(axis.ticks), labelExpr=axis.labels, labelOverlap="greedy")
     return channel.title(axis.title).scale(scale).axis(labelExpr=labels, labelOverlap="greedy", tickCount=2)
 
 
