@@ -66,6 +66,7 @@ WAYS: dict[str, Way] = {
         "over 4 seeds", added=PLAN
     ),
     f"{_BENCH} --sweep mine.toml": Run("4 cases × 3 rounds", added=PLAN),
+    f"{_BENCH} --json": Run('"event": "plan"', added=PLAN),
     f"{_BENCH} noise": Run("× 20 rounds", added=PLAN),
     "nox -s ab -- main worktree --engine manual": Run("1 cases × 10 rounds × 2 arms", added=PLAN),
     "harness run --shard 3/8 --publish s3://bucket/job": Run(
