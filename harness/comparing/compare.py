@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from scipy import special
 
+from harness.comparing.clock import without_clock
 from harness.comparing.comparable import check_comparable, warnings
 from harness.comparing.compared import Aggregate, CaseResult, Compared, Status
 from harness.comparing.judge import ASSUMED_SPREAD, Judged, judge
@@ -52,6 +53,12 @@ def compare_runs(
     if not paired:
         then, now = _logs(base, names), _logs(new, names)
     known = np.array([(spreads or {}).get(name, math.nan) for name in names], dtype=float)
+    clocked = 1.0
+    if paired:
+        work = (_logs(side, names, shared, column="core_ns") for side in (base, new))
+        without = without_clock(then, now, *work)
+        then, now, known = without.base, without.new, known * without.left
+        clocked = float(without.left.min())
     found = judge(then, now, paired=paired, known=known, least=least, sessions=None if firm else sessions, firm=firm)
     timed = dict(zip(names, _results(names, then, now, found, _needed(found, least, firm=firm)), strict=True))
     cases = tuple(
@@ -66,21 +73,25 @@ def compare_runs(
         firm=firm,
         paired=paired,
         sessions=None if firm else sessions,
+        clocked=clocked,
         varied=varied,
         warnings=warnings(base, new, float(np.nanmin(np.append(found.table.rounds, math.inf)))),
     )
 
 
-def _logs(run: Run, names: list[str], shared: set[int] | None = None) -> Array:
-    """Return the log step times `[cases, rounds]`, NaN where a round has none; of the shared rounds only, if given."""
+def _logs(run: Run, names: list[str], shared: set[int] | None = None, column: str = "step_ns") -> Array:
+    """Return the log step times `[cases, rounds]`, NaN where a round has none; of the shared rounds only, if given.
+
+    column: of which the logs are, if not of step times.
+    """
     table = run.measurements
     rounds = np.array(sorted(shared if shared is not None else set(table["round"])))
     place = table["case_id"].map({name: number for number, name in enumerate(names)}).to_numpy(dtype=float)
     number = table["round"].to_numpy()
     kept = np.isfinite(place) & np.isin(number, rounds)
     logs = np.full((len(names), len(rounds)), np.nan)
-    if kept.any():
-        times = table["step_ns"].to_numpy(dtype=float)[kept]
+    if kept.any() and column in table:
+        times = table[column].to_numpy(dtype=float)[kept]
         logs[place[kept].astype(int), np.searchsorted(rounds, number[kept])] = np.log(times)
     return logs
 

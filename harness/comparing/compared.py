@@ -82,7 +82,8 @@ class Compared:
     """A whole comparison.
 
     firm: whether both sides were measured in one session; paired: in the same rounds. sessions: what is known of how
-    this machine's sessions differ, None for nothing. varied: what differs as declared, with both values.
+    this machine's sessions differ, None for nothing. clocked: the share of the spread of pairs that is left
+    without what the core's clock did to them. varied: what differs as declared, with both values.
     """
 
     base: Run
@@ -92,6 +93,7 @@ class Compared:
     firm: bool
     paired: bool
     sessions: SessionSpread | None = None
+    clocked: float = 1.0
     varied: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

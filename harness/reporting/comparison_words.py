@@ -173,6 +173,13 @@ def aggregate(compared: Compared) -> str:
     return f"geometric mean over {_cases(mean.cases)}: {percent(mean.change)} {within}".rstrip() + between
 
 
+def clocked(compared: Compared) -> str:
+    """Return what is left of the spread without the core's clock; empty where that was not taken out."""
+    if compared.clocked == 1:
+        return ""
+    return f"the core's clock is taken out of the pairs, whose spread is {compared.clocked:.0%} of what it was with it"
+
+
 def more_rounds(compared: Compared) -> str:
     """Return how many rounds would decide how many cases of one session; empty where all are decided."""
     open_cases = compared.of(Status.UNDECIDED) if compared.firm else ()

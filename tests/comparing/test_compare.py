@@ -38,6 +38,7 @@ def rows(case_id: str, steps_ns: Sequence[float], **columns: Any) -> list[dict[s
             "outcome": "crashed" if math.isnan(step_ns) else "ok",
             "reason": "killed" if math.isnan(step_ns) else "",
             "step_ns": step_ns,
+            "core_ns": 9000.0,
             "threads": 2,
             "commit": "c0ffee" * 6 + "c0de",
             "dirty": False,
@@ -110,6 +111,36 @@ def statuses(compared: Compared) -> dict[str, str]:
 
 
 # May they be compared?
+
+
+# The core's clock
+
+
+def clocked(name: str, factor: float, seed: int, **columns: Any) -> Run:
+    """A run of 15 rounds, spread 0.5 %, whose core was up to 10 % faster or slower from one process to the next."""
+    draws = np.random.default_rng(seed)
+    speed = draws.uniform(0.9, 1.1, 15)
+    found = run(name, tuple(1000 * factor * speed * np.exp(draws.normal(0, 0.005, 15))))
+    return replace(found, measurements=found.measurements.assign(**{"core_ns": 9000.0 * speed, **columns}))
+
+
+def test_what_the_core_was_slower_in_one_side_is_taken_out_of_rounds_of_one_session() -> None:
+    compared = compare_runs(clocked("base", 1.0, 1), clocked("new", 1.05, 2))
+    case = only(compared)
+    assert (case.status, case.change) == (Status.REGRESSED, pytest.approx(0.05, abs=0.01))
+    assert compared.clocked < 0.4
+    blind = compare_runs(clocked("base", 1.0, 1, core_ns=math.nan), clocked("new", 1.05, 2, core_ns=math.nan))
+    assert (only(blind).status, blind.clocked) == (Status.UNDECIDED, 1.0)
+
+
+def test_a_spread_from_elsewhere_is_less_by_what_the_clock_had_of_it() -> None:
+    compared = compare_runs(clocked("base", 1.0, 1), clocked("new", 1.05, 2), spreads={CASE: 0.05})
+    assert only(compared).spread == pytest.approx(0.05 * compared.clocked)
+
+
+def test_of_two_sessions_nothing_is_taken_out() -> None:
+    new = clocked("new", 1.05, 2, session="friday")
+    assert compare_runs(clocked("base", 1.0, 1), new).clocked == 1
 
 
 def test_runs_of_the_same_machine_and_fingerprint_are_comparable_and_nothing_varies():

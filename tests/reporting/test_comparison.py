@@ -83,6 +83,13 @@ SAME = CaseResult("a/same", Status.SAME, "", 1e5, 1e5, 0.001, -0.01, 0.011, 0.9,
 OPEN = replace(SAME, case_id="a/open", status=Status.UNDECIDED, change=0.015, rounds_needed=14.0)
 
 
+def test_what_the_clock_had_of_the_spread_is_said_where_it_was_taken_out() -> None:
+    assert "is 40% of what it was" in shown(compared_of(SAME, clocked=0.4))
+    assert "is 40% of what it was" in as_markdown(compared_of(SAME, clocked=0.4))
+    assert "clock" not in shown(compared_of(SAME)) + as_markdown(compared_of(SAME))
+    assert as_json(compared_of(SAME, clocked=0.4))["clocked"] == 0.4
+
+
 # The verdict
 
 
