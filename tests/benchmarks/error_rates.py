@@ -22,7 +22,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from tests.comparing.on_disk import disagreements
-from tests.comparing.simulated import DRIFT, NOISES, NONE, Cell, Change, OneSession, Rates, TwoSessions, rates
+from tests.comparing.simulated import DRIFT, NOISES, NONE, Cell, Change, Clocked, OneSession, Rates, TwoSessions, rates
 
 REPLICATES, QUICK, FILES = 5000, 300, 216
 SPREADS = (0.005, 0.01, 0.02, 0.05)
@@ -35,6 +35,8 @@ STORED = (0, 5, 10, 20)  # sessions
 OFFSETS = ((0.02, 0.0), (0.02, 0.01), (0.0, 0.02), (0.04, 0.0))  # of sessions: of all cases, of each
 PROMISED_OFFSET = 0.02
 ADVISORY = (NONE, Change(1, 0.10), Change(1, 0.20))
+
+CLOCKS, CLOCKED_ROUNDS = (0.01, 0.02, 0.04), (12, 20)
 
 FALSE_LIMIT = 0.01
 FIVE = Change(1, 0.05)
@@ -57,10 +59,17 @@ def two_sessions() -> Iterator[TwoSessions]:
         yield TwoSessions(noise, 0.01, ENOUGH_ROUNDS, common, own, stored)
 
 
+def clocked() -> Iterator[Clocked]:
+    for noise, clock, cases, rounds in itertools.product(NOISES, CLOCKS, (2, 54), CLOCKED_ROUNDS):
+        yield Clocked(noise, 0.02, rounds, clock, cases)
+
+
 def changes_of(cell: Cell) -> tuple[Change, ...]:
     """Return what changes in the tables of a cell: all there is only where something is promised, for it takes time."""
     if isinstance(cell, TwoSessions):
         return ADVISORY
+    if isinstance(cell, Clocked):
+        return (NONE, FIVE)
     if cell.known == "drifting" or cell.drift == "pair":
         return (NONE, FIVE)
     return (NONE, *ALONE, *(TOGETHER if cell.rounds >= ENOUGH_ROUNDS else ()))
@@ -119,6 +128,8 @@ def hold(found: Found) -> Limits:
             if usual and cell.noise in POWER_LIMITS and (cell.drift == "round" or cell.noise == "Gaussian"):
                 seen = by_change[FIVE]
                 limits.at_least(f"{cell}: power at 5 %", seen.found, seen.slower, POWER_LIMITS[cell.noise])
+        elif isinstance(cell, Clocked):
+            promised = True
         else:
             promised = cell.stored > 0 and cell.common <= PROMISED_OFFSET
         for change, seen in by_change.items() if promised else ():
@@ -162,6 +173,27 @@ def show(found: Found) -> None:
             if isinstance(cell, TwoSessions)
         ],
     )
+    show_table(
+        "One session, in pairs, spread 2 % and unknown, on a core whose clock goes up and down: tables with a false "
+        "verdict; cases called regressed that are slower by 5 %, one in a table",
+        (
+            "noise",
+            "clock",
+            "cases",
+            *(f"{what}, {rounds} rounds" for rounds in CLOCKED_ROUNDS for what in ("false", "found")),
+        ),
+        [
+            (
+                *(noise, f"{100 * clock:g} %", str(cases)),
+                *itertools.chain.from_iterable(
+                    (f"{100 * max(rate.false_share for rate in seen.values()):.2f}", f"{100 * seen[FIVE].power:.0f}")
+                    for rounds in CLOCKED_ROUNDS
+                    for seen in (found[Clocked(noise, 0.02, rounds, clock, cases)],)
+                ),
+            )
+            for noise, clock, cases in itertools.product(NOISES, CLOCKS, (2, 54))
+        ],
+    )
 
 
 def show_rounds(
@@ -197,7 +229,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     chosen = parser.parse_args()
     tables, files = (QUICK, 27) if chosen.quick else (chosen.replicates, chosen.files)
-    cells: list[Cell] = [*one_session(), *two_sessions()]
+    cells: list[Cell] = [*one_session(), *two_sessions(), *clocked()]
     began = time.monotonic()
     with multiprocessing.Pool(chosen.jobs) as pool:
         # The slow ones first, so that both processes have work until the end; shown in the order of the cells.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
+from harness.comparing.clock import without_clock
 from harness.comparing.compared import Status
 from harness.comparing.judge import judge
 from harness.comparing.rule import Array, spread
@@ -21,6 +22,7 @@ from harness.comparing.sessions import SessionSpread, session_means, session_spr
 CASES = 54
 NOISE_ROUNDS = 20  # as many as `harness noise` has without options
 DRIFT = 0.03  # between paired rounds, shared by both sides
+CLOCK_SLOPE, CLOCK_ERROR = 0.9, 0.008
 CHUNK = 250  # tables at once: some 50 MB
 
 Shape = tuple[int, ...]
@@ -159,7 +161,36 @@ class TwoSessions:
         return NOISES[self.noise](draws, shape, self.spread) + common + own
 
 
-Cell = OneSession | TwoSessions
+@dataclass(frozen=True)
+class Clocked:
+    """Both sides measured in the same rounds, on a core whose clock goes up and down; nothing is known of the spread.
+
+    clock: standard deviation of the clock between processes; what the program knows of it is off by CLOCK_ERROR. cases:
+    of a table.
+    """
+
+    noise: str
+    spread: float
+    rounds: int
+    clock: float
+    cases: int
+    firm = paired = True
+    slower, faster = Status.REGRESSED, Status.IMPROVED
+
+    def draw(self, draws: Generator, tables: int) -> tuple[Array, Array, Array]:
+        """Return log step times of base and new, `[tables, cases, rounds]`, and of the fixed work of both, `[2, …]`."""
+        shape = (tables, self.cases, self.rounds)
+        speed = draws.normal(0, self.clock, (2, *shape))
+        base, new = (NOISES[self.noise](draws, shape, self.spread) + CLOCK_SLOPE * side for side in speed)
+        return base, new, speed + draws.normal(0, CLOCK_ERROR, speed.shape)
+
+    def statuses(self, base: Array, new: Array, work: Array) -> NDArray[np.str_]:
+        """Return what the program says of each case, `[tables, cases]`."""
+        found = without_clock(base, new, *work)
+        return judge(found.base, found.new, paired=True).status
+
+
+Cell = OneSession | TwoSessions | Clocked
 
 
 @dataclass(frozen=True)
