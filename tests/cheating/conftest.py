@@ -33,13 +33,14 @@ def submit(tmp_path_factory) -> Iterator[Callable[..., Future[dict[str, Any]]]]:
     idle: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
     cpus = [core[0] for core in physical_cores(allowed)[:2]] or [None]
+    caches = tmp_path_factory.mktemp("caches")  # of all: those that compile, compile the same
     for cpu in cpus:
         idle.put(cpu)
 
     def on_a_core(case: Case, seed: int) -> dict[str, Any]:
         cpu = idle.get()
         try:
-            return measured(case, tmp_path_factory.mktemp("caches"), seed, cpu)
+            return measured(case, caches, seed, cpu)
         finally:
             idle.put(cpu)
 

@@ -51,7 +51,7 @@ WAYS: dict[str, Way] = {
     "python3 -m venv .venv": _ENVIRONMENT,
     ".venv/bin/pip install nox": _ENVIRONMENT,
     ". .venv/bin/activate": NotRun("changes the shell that reads it, and nothing else"),
-    ".venv/bin/nox -s tests": Elsewhere(".ci/run", "nox -s tests\n"),
+    ".venv/bin/nox -s tests": Elsewhere(".ci/run", "nox -s tests -- "),
     # Plans
     f"{_BENCH} --dry-run": Run("× 3 rounds, convergence over 64 seeds"),
     f"{_BENCH} --engine manual --engine autograd --batch-size 100": Run(

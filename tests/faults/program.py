@@ -21,10 +21,14 @@ from pathlib import Path
 # What the command line imports later, once for all runs.
 import harness.comparing.compare
 import harness.reporting.comparison
+import harness.reporting.profile
 import harness.reporting.progress
 import harness.reporting.terminal
+import harness.running.restored
 import harness.tables.build
 import harness.tables.files
+import harness.tables.find
+import harness.tables.profile
 from harness import cli
 from harness.measuring.protocol import PROTOCOL
 from harness.running import session

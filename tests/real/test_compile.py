@@ -49,6 +49,7 @@ def compiled(tmp_path_factory) -> Compiled:
     with pytest.MonkeyPatch.context() as patch:
         for name, folder in folders.items():
             patch.setenv(name, str(folder))
+        patch.delenv("TORCHINDUCTOR_VEC_ISA_OK", raising=False)  # what it would leave out leaves files as well
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folders["TMPDIR"] / f"torchinductor_{USER}"))
         case = Case("line", "compile_step", "cpu", "float32", 100)
         request = Request(case, 0, 0, Sampling(budget_ns=50_000_000), threads=1)
