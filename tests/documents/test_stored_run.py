@@ -1,5 +1,6 @@
-"""README's table and chart are those of the stored run that it names, as the program writes them."""
+"""Tables, charts and figures of README and of the experiment are those of what is stored, as the program writes it."""
 
+import math
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.documents.fences import ROOT, STORED, links
 
 README = ROOT / "README.md"
 SUMMARY = pd.read_csv(ROOT / STORED / "summary.csv")
+EXPERIMENT = ROOT / "docs/experiment.md"
+PROOF = ROOT / "results/intel-xeon-2c/prove/20261129T054946Z-1dae50c0ef"
 CHART = ROOT / "docs/charts/step-time-line-cpu-float32-1-thread.svg"
 
 
@@ -103,3 +106,45 @@ def test_what_readme_says_of_engines_is_what_crossover_says_of_the_run() -> None
         assert all(f"{engine} {figure} ×" in answer.output for figure in figures if figure)
         for updates in filter(None, (low, high)):
             assert re.search(rf"{engine} +{updates} \[", answer.output)
+
+
+def test_the_table_of_mistakes_is_the_stored_proof_row_by_row() -> None:
+    found = pd.read_csv(PROOF / "mistakes.csv").query("kind == 'mistake'").sort_values("loss_p50", kind="stable")
+    lines = EXPERIMENT.read_text("utf-8").splitlines()
+    (head,) = (number for number, line in enumerate(lines) if line.startswith("| mistake | caught by |"))
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[head + 2 :]]
+    assert shown == [
+        [
+            f"`{row['engine']}`: {row['what']}",
+            f"{row['caught_by']}, update {row['caught_update']:g}",
+            f"{row['loss_p50']:.3g}" if math.isfinite(row["loss_p50"]) else "∞",
+            f"{row['converged_share']:.0%}",
+            row["trains_anyway"],
+        ]
+        for row in found.to_dict("records")
+    ]
+
+
+def test_what_is_said_of_the_experiment_is_what_the_proof_found() -> None:
+    told = {document: re.sub(r"\s+", " ", document.read_text("utf-8")) for document in (README, EXPERIMENT)}
+    found = pd.read_csv(PROOF / "mistakes.csv")
+    mistakes, right = found.query("kind == 'mistake'"), found.query("kind == 'right'")
+    assert (mistakes["caught_seeds"] == 20).all()
+    assert mistakes["caught_update"].max() == 2
+    assert (right["caught_seeds"] == 0).all()
+    assert (right["gate_seeds"] == 1000).all()
+    anyway = int((mistakes["trains_anyway"] == "yes").sum())
+    assert f"of {len(mistakes)} real mistakes in gradients derived by hand, {anyway} meet the targets" in told[README]
+    assert f"{anyway} of the {len(mistakes)}, {100 * anyway / len(mistakes):.0f} %, train anyway" in told[EXPERIMENT]
+    by_hand = right.query("engine == 'manual'")
+    assert (by_hand["same_share"] == 1).all()
+    uncleared = mistakes.set_index("engine").loc["GradientsNotCleared"]
+    assert f"{uncleared['loss_p50']:.2f} and {100 * uncleared['accuracy_p50']:.0f} %" in told[EXPERIMENT]
+    epochs = pd.read_csv(PROOF / "epochs.csv").query("engine == 'autograd' and batch_size == 100")
+    share = epochs.set_index(["workload", "epoch"])["converged_share"]
+    for epoch, when in ((10, "after ten epochs"), (20, "after twenty")):
+        deep, line = (f"{100 * share[name, epoch]:.1f} %" for name in ("line_deep", "line"))
+        deep, line = re.escape(deep), re.escape(line)
+        assert re.search(rf"{when} {deep}( of seeds have converged)? instead of {line}", told[EXPERIMENT])
+    (oldest,) = set(found.query("kind == 'finite differences'")["forward_passes"])
+    assert f"take {oldest:.0f} forward passes per update" in told[EXPERIMENT]
