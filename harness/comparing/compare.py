@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from scipy import special
 
-from harness.comparing.clock import without_clock
+from harness.comparing.clock import judge_clocked, without_clock
 from harness.comparing.comparable import check_comparable, warnings
 from harness.comparing.compared import Aggregate, CaseResult, Compared, Status
 from harness.comparing.judge import ASSUMED_SPREAD, Judged, judge
@@ -53,13 +53,15 @@ def compare_runs(
     if not paired:
         then, now = _logs(base, names), _logs(new, names)
     known = np.array([(spreads or {}).get(name, math.nan) for name in names], dtype=float)
-    clocked = 1.0
-    if paired:
-        work = (_logs(side, names, shared, column="core_ns") for side in (base, new))
-        without = without_clock(then, now, *work)
-        then, now, known = without.base, without.new, known * without.left
-        clocked = float(without.left.min())
-    found = judge(then, now, paired=paired, known=known, least=least, sessions=None if firm else sessions, firm=firm)
+    clocked = None
+    if paired and _same_work(base, new):
+        clocked = without_clock(then, now, *(_logs(side, names, shared, column="core_ns") for side in (base, new)))
+    if clocked is None:
+        found = judge(
+            then, now, paired=paired, known=known, least=least, sessions=None if firm else sessions, firm=firm
+        )
+    else:
+        found = judge_clocked(then, now, clocked, known=known, least=least)
     timed = dict(zip(names, _results(names, then, now, found, _needed(found, least, firm=firm)), strict=True))
     cases = tuple(
         timed[name] if status is None else CaseResult(name, status, reason)
@@ -73,7 +75,7 @@ def compare_runs(
         firm=firm,
         paired=paired,
         sessions=None if firm else sessions,
-        clocked=clocked,
+        clocked=1.0 if clocked is None else float(clocked.left.min()),
         varied=varied,
         warnings=warnings(base, new, float(np.nanmin(np.append(found.table.rounds, math.inf)))),
     )
@@ -94,6 +96,15 @@ def _logs(run: Run, names: list[str], shared: set[int] | None = None, column: st
         times = table[column].to_numpy(dtype=float)[kept]
         logs[place[kept].astype(int), np.searchsorted(rounds, number[kept])] = np.log(times)
     return logs
+
+
+def _same_work(base: Run, new: Run) -> bool:
+    """Whether the fixed work that tells how fast a core was is known, and the same in all processes of both sides."""
+    tables = (base.measurements, new.measurements)
+    return all("core_work" in table for table in tables) and all(
+        set(one) - {""} == set(other) - {""} and len(set(one) - {""}) == 1
+        for one, other in ((tables[0]["core_work"], tables[1]["core_work"]),)
+    )
 
 
 def _needed(found: Judged, least: float | None, *, firm: bool) -> Array:

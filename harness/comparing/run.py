@@ -12,7 +12,20 @@ from harness.tables.cells import environment_of
 
 # What is read of a run: columns of the tables `measurements` and `summary`.
 MEASURED = (
-    *("case_id", "round", "outcome", "reason", "step_ns", "core_ns", "threads", "run_id", "commit", "dirty", "machine"),
+    *(
+        "case_id",
+        "round",
+        "outcome",
+        "reason",
+        "step_ns",
+        "core_ns",
+        "core_work",
+        "threads",
+        "run_id",
+        "commit",
+        "dirty",
+        "machine",
+    ),
     *("fingerprint", "session", "workload_digest", "environment"),
 )
 SUMMARISED = (

@@ -6,8 +6,11 @@ nothing is preempted. The same work takes longer, that is all there is to see of
 read.
 """
 
+import hashlib
+import sys
 from bisect import insort
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter_ns
 
 from harness.measuring.sampling import quantile_of
@@ -22,6 +25,11 @@ TRIES = 3
 SLOW_CORE = 1.3
 # What is usual of a fast core: its least time may have been luck.
 USUAL = 0.1
+
+
+def work_id() -> str:
+    """Return a name of the fixed work: of this file and of the interpreter's build, on which its time hangs."""
+    return hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode()).hexdigest()[:12]
 
 
 def spin_ns() -> int:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from harness.measuring import nvml
-from harness.measuring.core import CoreEvidence
+from harness.measuring.core import CoreEvidence, work_id
 from harness.measuring.evidence import CpuEvidence, Delayed, Evidence, GpuEvidence, Together
 from harness.measuring.sampling import quantile_of
 
@@ -74,8 +74,8 @@ class Cpu:
         """Nothing: memory is the process's, and its energy cannot be read without privileges."""
 
     def end(self) -> dict[str, Any]:
-        """Return how fast the core was where it was fast."""
-        return {"core_ns": self._core.usual_ns()}
+        """Return how fast the core was where it was fast, and by what."""
+        return {"core_ns": self._core.usual_ns(), "core_work": work_id()}
 
     def inside(self, run: Callable[[int], Any], steps: int, latency_ns: float) -> dict[str, Any]:  # noqa: ARG002
         """Nothing."""

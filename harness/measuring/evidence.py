@@ -25,8 +25,6 @@ SLOW_CLOCK = 0.93
 CHEAP_NS = 100_000
 # Counting the processes on a GPU takes up to a millisecond.
 COUNTED_EVERY = 25
-# What is known before the first block.
-CROWDED = "fewer cores than ranks"
 
 
 class Evidence(Protocol):
@@ -113,7 +111,7 @@ class Crowded:
 
     def afterwards(self) -> str:
         """Return what disturbs every block."""
-        return CROWDED
+        return "fewer cores than ranks"
 
 
 class CpuEvidence:

@@ -8,7 +8,6 @@ again hangs on that evidence alone, never on its time.
 from collections.abc import Mapping
 from typing import Any
 
-from harness.measuring.evidence import CROWDED
 from harness.measuring.sampling import ENOUGH_BLOCKS
 from harness.plan.outcome import Outcome
 from harness.plan.presets import Sampling
@@ -22,6 +21,12 @@ WORTH_BUDGET_NS = 1_000_000_000
 # Where every process is disturbed, so many are measured again for nothing; each that is not pays for half of one more.
 CREDIT = 6.0
 CREDIT_PER_QUIET = 0.5
+# And where every process is from some time on, as the core has become another one, no more than so many in a row.
+MOST_IN_VAIN = 6
+# What comes from elsewhere, and may be over. A quota, and threads of the engine's own that it waits for, come again.
+PASSING = ("slow core", "preempted", "stolen")
+# Endings that are no word against what was measured before them.
+NO_WORD_AGAINST = (Outcome.TIMEOUT, Outcome.OUT_OF_MEMORY)
 
 
 def quiet_blocks(record: Mapping[str, Any]) -> int:
@@ -38,7 +43,9 @@ def disturbed_throughout(record: Mapping[str, Any]) -> bool:
 
 def may_help(record: Mapping[str, Any], sampling: Sampling) -> bool:
     """Whether another process might be disturbed less."""
-    return sampling.budget_ns >= WORTH_BUDGET_NS and CROWDED not in record.get("disturbances", {})
+    disturbances: Mapping[str, int] = record.get("disturbances", {})
+    passing = sum(disturbances.get(name, 0) for name in PASSING)
+    return sampling.budget_ns >= WORTH_BUDGET_NS and 2 * passing > sum(disturbances.values())
 
 
 def best_of(before: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,8 +53,10 @@ def best_of(before: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, An
 
     All that is measured is that of the process with more undisturbed blocks, the later one if they have equally many;
     what only the other found stays: the cold compile, convergence, the machine's ceilings. Seconds and phases are those
-    of both. A process that ends without a time is the case's end.
+    of both. A process that ends without a time is the case's end, unless that is no word against the other.
     """
+    if again["outcome"] in NO_WORD_AGAINST:
+        return {**before, "seconds": before.get("seconds", 0.0) + again.get("seconds", 0.0)}
     if again["outcome"] != Outcome.OK:
         return dict(again)
     chosen, other = (again, before) if quiet_blocks(again) >= quiet_blocks(before) else (before, again)

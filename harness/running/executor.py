@@ -12,13 +12,21 @@ from harness.measuring.protocol import Request
 from harness.plan.case import Case
 from harness.plan.outcome import Outcome
 from harness.plan.sweep import Sweep
-from harness.running.again import CREDIT, CREDIT_PER_QUIET, MOST_AGAIN, best_of, disturbed_throughout, may_help
+from harness.running.again import (
+    CREDIT,
+    CREDIT_PER_QUIET,
+    MOST_AGAIN,
+    MOST_IN_VAIN,
+    best_of,
+    disturbed_throughout,
+    may_help,
+)
 from harness.running.journal import Keeper
 from harness.running.launcher import Launcher
 from harness.running.records import check_entry
 
-# What the journal keeps of a process that is measured again.
-_DISTURBED = ("step_ns", "blocks", "blocks_disturbed", "disturbances", "core_ns", "seconds")
+# What the journal keeps of each process where one was measured again.
+_TOLD = ("outcome", "step_ns", "blocks", "blocks_disturbed", "disturbances", "core_ns", "seconds")
 
 
 class Observer(Protocol):
@@ -47,14 +55,17 @@ class Progress:
 
     finished: rounds of cases. without_time: cases that have ended without one. attempts: how often each round of a case
     was begun; one that was interrupted or disturbed throughout is begun again. disturbed: rounds that stayed so.
-    core_ns: of its fastest process (`measuring.core`).
+    in_vain: how often in a row one was begun again and stayed so. core_ns: of its fastest process; core_work: what that
+    is the time of (`measuring.core`).
     """
 
     finished: set[tuple[str, int]] = field(default_factory=set)
     without_time: set[str] = field(default_factory=set)
     attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     disturbed: set[tuple[str, int]] = field(default_factory=set)
+    in_vain: int = field(default=0, compare=False)
     core_ns: float | None = None
+    core_work: str = ""
 
     @classmethod
     def of(cls, entries: Iterable[Mapping[str, Any]]) -> "Progress":
@@ -73,7 +84,11 @@ class Progress:
         self.finished.add(key)
         if disturbed_throughout(entry):
             self.disturbed.add(key)
+            self.in_vain += self.attempts[key] - 1 if key in self.attempts else 0
+        elif entry["outcome"] == Outcome.OK:
+            self.in_vain = 0
         self.core_ns = min(filter(None, (self.core_ns, entry.get("core_ns"))), default=None)
+        self.core_work = entry.get("core_work") or self.core_work
         if entry["outcome"] != Outcome.OK:
             self.without_time.add(entry["case_id"])
 
@@ -94,9 +109,11 @@ class Progress:
 
     def may_repeat(self, case: Case, round_number: int) -> bool:
         """Whether a process that was disturbed throughout may be measured again, which must not go on for ever."""
-        credit = CREDIT + CREDIT_PER_QUIET * (len(self.finished) - len(self.disturbed))
+        quiet = sum(key not in self.disturbed and key[0] not in self.without_time for key in self.finished)
         repeated = self.attempts.total() - len(self.attempts)
-        return repeated < credit and self.attempts[case.case_id, round_number] <= MOST_AGAIN
+        here = self.attempts[case.case_id, round_number]
+        enough = repeated >= CREDIT + CREDIT_PER_QUIET * quiet or self.in_vain + here > MOST_IN_VAIN
+        return here <= MOST_AGAIN and not enough
 
     def needs(self, case: Case, round_number: int) -> bool:
         """Whether this round of the case is still to be measured.
@@ -130,16 +147,18 @@ class Measurer:
         """
         key = {"case_id": case.case_id, "round": round_number}
         yield {"kind": "attempt", **key}
-        record = found = self._measured(round_number, case, self.sweep.seeds if round_number == 0 else 0, on_phase)
+        record = self._measured(round_number, case, self.sweep.seeds if round_number == 0 else 0, on_phase)
+        processes = [record]
         while (
             disturbed_throughout(record)
             and may_help(record, self.sweep.sampling)
             and self.progress.may_repeat(case, round_number)
         ):
-            # What it found is kept where nobody reads it as a time.
-            yield {"kind": "attempt", **key, "instead_of": {name: found.get(name) for name in _DISTURBED}}
-            found = self._measured(round_number, case, 0, on_phase)
-            record = best_of(record, found)
+            yield {"kind": "attempt", **key}
+            processes.append(self._measured(round_number, case, 0, on_phase))
+            record = best_of(record, processes[-1])
+        if len(processes) > 1:  # nothing that was found is hidden
+            record["processes"] = [{name: each.get(name) for name in _TOLD} for each in processes]
         yield {**record, "attempts": self.progress.attempts[case.case_id, round_number]}
 
     def _measured(self, round_number: int, case: Case, seeds: int, on_phase: Callable[[str], None]) -> dict[str, Any]:

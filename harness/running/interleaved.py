@@ -117,7 +117,10 @@ def interleave(executors: Sequence[Executor], turn: Callable[[int], None], after
 
 
 def _share_core(executors: Sequence[Executor]) -> None:
-    """Tell each arm how fast the core was in any: a slow one must be known as such in both."""
+    """Tell each arm how fast the core was in any, where both tell by the same work: a slow one is one for both."""
+    works = {each.progress.core_work for each in executors}
+    if works == {""} or len(works) > 1:
+        return
     fastest = min((each.progress.core_ns for each in executors if each.progress.core_ns), default=None)
     for each in executors:
         each.progress.core_ns = fastest

@@ -54,7 +54,7 @@ _COUNTS = frozenset(
     | {"members"}
 )
 _COUNTS |= {"bytes_per_step"}
-_TEXTS = frozenset({"reason", "stop_rule", "stderr", "compile_cache", "workload_digest"})
+_TEXTS = frozenset({"reason", "stop_rule", "stderr", "compile_cache", "core_work", "workload_digest"})
 
 
 def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -122,6 +122,7 @@ MEASUREMENTS = (
     Column("device_note", "text", "why there is no time of the device"),
     Column("cpus", "text", "CPUs that the process was pinned to"),
     Column("core_ns", "ns", "a fixed piece of work on the core, where it was fast; compares cores, not engines"),
+    Column("core_work", "text", "what that work was: equal where two `core_ns` may be compared"),
     Column(
         "attempts",
         "count",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from harness.comparing.clock import without_clock
+from harness.comparing.clock import judge_clocked, without_clock
 from harness.comparing.compared import Status
 from harness.comparing.judge import judge
 from harness.comparing.rule import Array, spread
@@ -186,8 +186,9 @@ class Clocked:
 
     def statuses(self, base: Array, new: Array, work: Array) -> NDArray[np.str_]:
         """Return what the program says of each case, `[tables, cases]`."""
-        found = without_clock(base, new, *work)
-        return judge(found.base, found.new, paired=True).status
+        return judge_clocked(
+            base, new, without_clock(base, new, *work), known=np.full(base.shape[:-1], math.nan)
+        ).status
 
 
 Cell = OneSession | TwoSessions | Clocked

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.comparing.clock import FEWEST_PAIRS, Clocked, without_clock
+from harness.comparing.clock import FEWEST_PAIRS, FEWEST_ROUNDS, judge_clocked, without_clock
 from harness.comparing.judge import judge
 from tests.comparing.simulated import NOISES
 
@@ -26,28 +26,32 @@ def drawn(
     return base, new, base_work, new_work
 
 
-def called(found: Clocked, known: float = math.nan) -> np.ndarray:
-    return judge(found.base, found.new, paired=True, known=known * found.left).status
+def called(sides: Sides, known: float = math.nan) -> np.ndarray:
+    base, new, *_ = sides
+    spreads = np.full(base.shape[:-1], known)
+    return judge_clocked(base, new, without_clock(*sides), known=spreads).status
 
 
-def plain(sides: Sides) -> Clocked:
-    return Clocked(sides[0], sides[1], np.ones(sides[0].shape[:-1]))
+def changed(status: np.ndarray) -> float:
+    """The share of tables with any change."""
+    return float(np.isin(status, ["regressed", "improved"]).any(axis=-1).mean())
 
 
 def test_a_slowdown_is_seen_that_hides_in_what_the_clock_does():
     sides = drawn(500)
     sides[1][:, 0] += FIVE_PERCENT
-    assert (called(plain(sides))[:, 0] == "regressed").mean() < 0.35
-    assert (called(without_clock(*sides))[:, 0] == "regressed").mean() > 0.8
+    blind = judge(*sides[:2], paired=True).status
+    assert (blind[:, 0] == "regressed").mean() < 0.35
+    assert (called(sides)[:, 0] == "regressed").mean() > 0.8
 
 
 @pytest.mark.parametrize("noise", ["Gaussian", "skewed", "contaminated"])
-@pytest.mark.parametrize(("cases", "rounds"), [(1, 12), (2, 12), (2, 20), (10, 10)])
+@pytest.mark.parametrize(("cases", "rounds"), [(1, 24), (2, 12), (2, 20), (10, 10)])
 @pytest.mark.parametrize("clock", [0.002, 0.04])
 def test_hardly_a_table_of_what_did_not_change_has_a_change(noise, cases, rounds, clock):
-    status = called(without_clock(*drawn(1500, cases, rounds, clock=clock, noise=noise)))
-    changed = np.isin(status, ["regressed", "improved"]).any(axis=-1)
-    assert changed.mean() <= 0.012  # 1 %, and two standard errors of so few tables
+    sides = drawn(1500, cases, rounds, clock=clock, noise=noise)
+    for known in (math.nan, 0.02):  # that is of a clock that was steady
+        assert changed(called(sides, known)) <= 0.012  # 1 %, and less than one standard error of so few tables
 
 
 def test_what_is_left_is_a_share_of_the_spread():
@@ -76,10 +80,32 @@ def test_where_the_clock_explains_little_nothing_is_touched():
 
 def test_what_an_arm_does_to_the_clock_is_its_own():
     base, new, base_work, new_work = drawn(200)
-    new, new_work = new + SLOPE * 0.15, new_work + 0.15
-    found = without_clock(base, new, base_work, new_work)
-    assert (called(found) == "regressed").mean() > 0.95
-    assert (found.left == 1).mean() > 0.95
+    sides = base, new + SLOPE * 0.15, base_work, new_work + 0.15
+    assert (called(sides) == "regressed").mean() > 0.9
+    assert (without_clock(*sides).left == 1).mean() > 0.9
+
+
+@pytest.mark.parametrize("rounds", [12, 20])
+def test_a_slowdown_by_an_arm_s_own_clock_that_its_rounds_do_not_show_is_hardly_called_the_same(rounds):
+    base, new, base_work, new_work = drawn(400, 2, rounds)
+    status = called((base, new + SLOPE * 0.05, base_work, new_work + 0.05))
+    assert (status == "same").mean() < 0.12
+    assert (status == "improved").mean() < 0.01
+
+
+@pytest.mark.parametrize("rounds", [12, 20])
+def test_an_arm_that_slows_the_work_and_not_the_update_is_hardly_called_faster(rounds):
+    base, new, base_work, new_work = drawn(400, 2, rounds)
+    assert (called((base, new, base_work, new_work + 0.05)) == "improved").mean() < 0.1
+
+
+def test_a_case_that_no_clock_moves_is_seen_as_if_it_were_alone():
+    sides = drawn(300, 4)
+    quiet = np.random.default_rng(7).normal(10.8, 0.007, (2, 300, 12))
+    sides[0][:, 0], sides[1][:, 0] = quiet[0], quiet[1] + math.log(1.03)
+    status = called(sides)
+    assert (status[:, 0] == "regressed").mean() > 0.95
+    assert changed(status[:, 1:]) <= 0.02
 
 
 def test_a_case_whose_arm_changes_the_clock_is_left_alone_and_others_are_not():
@@ -91,9 +117,10 @@ def test_a_case_whose_arm_changes_the_clock_is_left_alone_and_others_are_not():
 
 
 def test_few_pairs_tell_no_slope():
-    sides = drawn(50, 1, FEWEST_PAIRS - 1)
-    assert (without_clock(*sides).left == 1).all()
+    assert (without_clock(*drawn(50, 1, FEWEST_PAIRS - 1)).left == 1).all()
     assert (without_clock(*drawn(50, 1, FEWEST_PAIRS)).left < 1).mean() > 0.9
+    assert (without_clock(*drawn(50, 10, FEWEST_ROUNDS - 1)).left == 1).all()
+    assert (without_clock(*drawn(50, 10, FEWEST_ROUNDS)).left < 1).mean() > 0.9
 
 
 @pytest.mark.parametrize("side", [2, 3])

@@ -39,6 +39,7 @@ def rows(case_id: str, steps_ns: Sequence[float], **columns: Any) -> list[dict[s
             "reason": "killed" if math.isnan(step_ns) else "",
             "step_ns": step_ns,
             "core_ns": 9000.0,
+            "core_work": "0a1b2c3d4e5f",
             "threads": 2,
             "commit": "c0ffee" * 6 + "c0de",
             "dirty": False,
@@ -117,10 +118,10 @@ def statuses(compared: Compared) -> dict[str, str]:
 
 
 def clocked(name: str, factor: float, seed: int, **columns: Any) -> Run:
-    """A run of 15 rounds, spread 0.5 %, whose core was up to 10 % faster or slower from one process to the next."""
+    """A run of 30 rounds, spread 0.5 %, whose core was up to 10 % faster or slower from one process to the next."""
     draws = np.random.default_rng(seed)
-    speed = draws.uniform(0.9, 1.1, 15)
-    found = run(name, tuple(1000 * factor * speed * np.exp(draws.normal(0, 0.005, 15))))
+    speed = draws.uniform(0.9, 1.1, 30)
+    found = run(name, tuple(1000 * factor * speed * np.exp(draws.normal(0, 0.005, 30))))
     return replace(found, measurements=found.measurements.assign(**{"core_ns": 9000.0 * speed, **columns}))
 
 
@@ -133,9 +134,26 @@ def test_what_the_core_was_slower_in_one_side_is_taken_out_of_rounds_of_one_sess
     assert (only(blind).status, blind.clocked) == (Status.UNDECIDED, 1.0)
 
 
+@pytest.mark.parametrize("work", ["another", ""])
+def test_another_work_tells_nothing_of_this_clock(work: str) -> None:
+    compared = compare_runs(clocked("base", 1.0, 1), clocked("new", 1.05, 2, core_work=work))
+    assert compared.clocked == 1
+
+
+def test_times_and_their_mean_are_those_that_were_measured() -> None:
+    base, new = clocked("base", 1.0, 1), clocked("new", 1.05, 2)
+    compared, blind = (compare_runs(base, side) for side in (new, clocked("new", 1.05, 2, core_work="another")))
+    assert compared.aggregate == blind.aggregate
+    with_clock, without = only(compared), only(blind)
+    assert math.sqrt(with_clock.base_ns * with_clock.new_ns) == pytest.approx(
+        math.sqrt(without.base_ns * without.new_ns)
+    )
+
+
 def test_a_spread_from_elsewhere_is_less_by_what_the_clock_had_of_it() -> None:
     compared = compare_runs(clocked("base", 1.0, 1), clocked("new", 1.05, 2), spreads={CASE: 0.05})
     assert only(compared).spread == pytest.approx(0.05 * compared.clocked)
+    assert only(compare_runs(clocked("base", 1.0, 1), clocked("new", 1.05, 2), spreads={CASE: 0.001})).spread > 0.003
 
 
 def test_of_two_sessions_nothing_is_taken_out() -> None:

@@ -1,6 +1,8 @@
+import sys
+
 import pytest
 
-from harness.measuring.core import CoreEvidence, spin_ns
+from harness.measuring.core import CoreEvidence, spin_ns, work_id
 
 FAST, SLOW = 9_000, 14_000
 
@@ -53,3 +55,10 @@ def test_what_is_usual_is_what_a_fast_core_takes():
 
 def test_the_fixed_work_is_short_beside_a_block():
     assert 500 < min(spin_ns() for _ in range(50)) < 200_000
+
+
+def test_the_work_has_another_name_where_another_interpreter_does_it(monkeypatch):
+    here = work_id()
+    assert work_id() == here
+    monkeypatch.setattr(sys, "version", "3.11.7 (built by somebody else)")
+    assert work_id() != here

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.measuring import device as device_module
+from harness.measuring.core import work_id
 from harness.measuring.device import QUEUED_LAUNCHES, Activity, Cpu, Cuda, device_of
 
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -174,7 +175,7 @@ def test_a_cpu_has_nothing_to_wait_for_and_tells_how_fast_its_core_was():
     assert isinstance(cpu, Cpu)
     cpu.synchronize()
     cpu.begin()
-    assert cpu.end() == {"core_ns": None}
+    assert cpu.end() == {"core_ns": None, "core_work": work_id()}
     evidence = cpu.evidence((), 1)
     evidence.begin()
     evidence.end(1)

@@ -55,6 +55,8 @@ def test_which_order_comes_first_is_drawn_for_each_case_and_pair_of_rounds_and_a
 class FakeLauncher:
     """Notes what both arms are asked for, in one list; ends as it is told, else with a time on an ever faster core."""
 
+    work = ("0a1b", "0a1b")
+
     def __init__(self, arm, asked, told, endings):
         self.arm, self.asked, self.told, self.endings = arm, asked, told, endings
 
@@ -66,7 +68,7 @@ class FakeLauncher:
         if isinstance(ending, BaseException):
             raise ending
         record = {"outcome": ending, "reason": "" if ending == "ok" else "because", "seconds": 1.0, "step_ns": 5.0}
-        return {**record, "core_ns": 10_000.0 - len(self.told)}
+        return {**record, "core_ns": 10_000.0 - len(self.told), "core_work": self.work[self.arm]}
 
 
 class Heard:
@@ -123,7 +125,16 @@ def run(tmp_path):
 
 def test_each_process_is_told_how_fast_the_core_was_in_either_arm(run):
     told = run().told
-    assert told == [None, *(10_000.0 - number for number in range(1, len(told)))]
+    assert told[:2] == [None, None]  # of the other's work nothing is known yet
+    assert told[2:] == [10_000.0 - number for number in range(2, len(told))]
+
+
+def test_arms_that_do_not_tell_by_the_same_work_hear_nothing_of_each_other(run, monkeypatch):
+    monkeypatch.setattr(FakeLauncher, "work", ("0a1b", "2c3d"))
+    last = run()
+    for arm in (0, 1):
+        mine = [number for number, asked in enumerate(last.asked) if asked[2] == arm]
+        assert [last.told[number] for number in mine] == [None, *(10_000.0 - number - 1 for number in mine[:-1])]
 
 
 def test_each_case_is_measured_in_both_arms_one_right_after_the_other(run):
