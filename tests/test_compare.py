@@ -396,7 +396,7 @@ UNREADABLE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: edited(lambda table: pd.concat([table, table["step_ns"]], axis=1)),
         "has the column 'step_ns' twice",
     ),
-    "a row too long": (lambda: whole() + b"," * 80 + b"\n", "row 22 has 81 cells"),
+    "a row too long": (lambda: whole() + b"," * WIDTH + b"\n", f"row 22 has {WIDTH + 1} cells"),
 }
 
 
