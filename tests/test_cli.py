@@ -294,7 +294,7 @@ def test_without_ray_a_run_on_a_cluster_says_how_to_get_it_and_writes_nothing(pr
     monkeypatch.setitem(sys.modules, "ray", None)  # importing it then fails, whether it is installed or not
     monkeypatch.setattr(os, "environ", os.environ.copy())
     ended = program("run", "--on", "ray", "--out", "out")
-    assert_refused(ended, "--on ray needs Ray: pip install 'gradient-harness[ray]'")
+    assert_refused(ended, "--on ray needs Ray: pip install -e '.[ray]'")
     assert files(here) == []
 
 
@@ -626,12 +626,16 @@ def test_a_run_that_misses_its_own_targets_ends_with_1_however_it_stands_against
     assert "faster" in ended.out
 
 
+# `run` has no --vary.
+NO_FLAG = "measure without --baseline, then: harness compare BASE NEW --vary"
+
+
 @pytest.mark.parametrize(
     ("theirs", "texts"),
     [
         ({"machine": "nvidia-h200"}, ["nvidia-h200", HERE.slug]),
         ({"fingerprint": "ffff"}, ["fingerprint", "ffff", HERE.fingerprint]),
-        ({"fingerprint": "ffff", "environment": {"torch": "2.12.0"}}, ["torch: 2.12.0 and 2.13.0+cpu"]),
+        ({"fingerprint": "ffff", "environment": {"torch": "2.12.0"}}, ["torch: 2.12.0 and 2.13.0+cpu", NO_FLAG]),
         ({"dirty": True}, ["uncommitted changes"]),
     ],
     ids=["machine", "fingerprint", "torch", "dirty"],

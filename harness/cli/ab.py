@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.command("ab")
 @click.argument("revisions", nargs=-1, metavar="[BASE NEW]")
 @click.option("--python", multiple=True, metavar="PYTHON", help="Twice: compare two interpreters instead.")
-@click.option("--torch", multiple=True, metavar="VERSION", help="Twice: as `nox -s ab` does it.")
+@click.option(
+    "--torch", multiple=True, metavar="VERSION", help="Twice, and only by `nox -s ab`, which makes the environments."
+)
 @plan_options
 @click.option(
     "--rounds",

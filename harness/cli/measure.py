@@ -74,9 +74,9 @@ def run(
 ) -> None:
     """Measure, judge and keep a run in DIR/<machine>/<time>-<commit>/.
 
-    Without options: `line` at batch 10 to 10 000 and `line_deep` at 100, by every engine, on the CPU. Exit code 0: no
-    target missed (undecided ones are listed); 1: one missed, or a case failed; 2: usage, or nothing could be written;
-    3: not comparable; 130: interrupted.
+    Without options: `line` at batch 10 to 10 000 and `line_deep` at 100, by the standard engines, on the CPU. Exit
+    code 0: no target missed (undecided ones are listed); 1: one missed, or a case failed; 2: usage, or nothing could be
+    written; 3: not comparable; 130: interrupted.
     """
     check_flags(on, address, baseline=baseline, profile_run=profile_run, shard=shard_text, publish=url)
     if resume is not None:
@@ -157,7 +157,7 @@ def _check_stored(stored: "Run | None", resume: Path | None, site: Site) -> None
     else:
         header, _ = read_journal(resume)
         now = _to_be_measured(header["machine"], header["fingerprint"], read_machine(resume))
-    check_comparable(stored, now)
+    check_comparable(stored, now, declare="measure without --baseline, then: harness compare BASE NEW")
 
 
 def _to_be_measured(machine: str, fingerprint: str, facts: "Mapping[str, Any]") -> "Run":
@@ -263,8 +263,8 @@ def noise(
 ) -> None:
     """Measure the machine against itself: how much it spreads, and how many rounds a wanted sensitivity needs.
 
-    Without options: `line` at batch 100 and 1000 by every engine. With RUN, nothing is measured: the noise is that of
-    the stored run, of at least ten rounds. Kept as DIR/<machine>/noise.csv, where `--baseline` finds it.
+    Without options: `line` at batch 100 and 1000 by the standard engines. With RUN, nothing is measured: the noise is
+    that of the stored run, of at least ten rounds. Kept as DIR/<machine>/noise.csv, where comparisons find it.
     """
     from harness.comparing.noise import measure_noise
     from harness.reporting.noise import show_noise

@@ -101,6 +101,6 @@ def _chart(folder: Path, tables: "Mapping[str, pd.DataFrame]") -> str:
     try:
         from harness.reporting.charts.proof import FILES, write_chart
     except ImportError:
-        return "no chart: pip install 'gradient-harness[report]'"
+        return "no chart: pip install -e '.[report]'"
     write_chart(folder, tables["mistakes"], tables["epochs"])
     return f"drawn as {', '.join(FILES)}"

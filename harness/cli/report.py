@@ -44,7 +44,7 @@ def command(
     Nothing is loaded from any network, nor sent. Exit code 2: usage, or unreadable; 3: --base is not comparable.
     """
     if any(find_spec(name) is None for name in _NEEDED):
-        raise PlanError("report needs Altair and vl-convert: pip install 'gradient-harness[report]'")
+        raise PlanError("report needs Altair and vl-convert: pip install -e '.[report]'")
     site = [path for path in paths if not _is_run(path)]
     if (output or pictures or site) and len(paths) > 1:
         what = (

@@ -15,8 +15,11 @@ _WARNED = ("gpu_driver", "gpu_power_limit_w", "gpu_uuid", "system", "compiler", 
 FEW_ROUNDS = 5
 
 
-def check_comparable(base: Run, new: Run, vary: Collection[str] = ()) -> tuple[str, ...]:
-    """Return what differs as declared, `key: base's and new's value`; raises NotComparable for all else that does."""
+def check_comparable(base: Run, new: Run, vary: Collection[str] = (), *, declare: str = "add") -> tuple[str, ...]:
+    """Return what differs as declared, `key: base's and new's value`; raises NotComparable for all else that does.
+
+    declare: what to do with the flags that would declare it, in words.
+    """
     for key in vary:
         if key not in (*COMPARABLE, *CASE_KEYS):
             raise PlanError(f"--vary {printable(key)}: use one of {', '.join((*COMPARABLE, *CASE_KEYS))}")
@@ -48,7 +51,7 @@ def check_comparable(base: Run, new: Run, vary: Collection[str] = ()) -> tuple[s
         raise NotComparable(f"{apart}, of the same facts: another version wrote one of them")
     if undeclared:
         flags = " ".join(f"--vary {key}" for key in undeclared)
-        raise NotComparable(f"{'; '.join(differing[key] for key in undeclared)}; if that is meant, add {flags}")
+        raise NotComparable(f"{'; '.join(differing[key] for key in undeclared)}; if that is meant, {declare} {flags}")
     return tuple(differing.values())
 
 

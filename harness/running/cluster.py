@@ -59,7 +59,7 @@ def _ray() -> ModuleType:
         with _quiet():
             import ray
     except ImportError as error:
-        raise PlanError("--on ray needs Ray: pip install 'gradient-harness[ray]'") from error
+        raise PlanError("--on ray needs Ray: pip install -e '.[ray]'") from error
     module: ModuleType = ray
     return module
 

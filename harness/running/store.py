@@ -70,7 +70,7 @@ def open_store(url: str) -> Store:
 
 def _file_system(scheme: str, url: str) -> Any:
     package = _PACKAGES[scheme]
-    install = f"pip install --upgrade 'gradient-harness[{_EXTRAS[package]}]'"
+    install = f"pip install --upgrade -e '.[{_EXTRAS[package]}]'"
     try:
         # Only who publishes needs it, and it takes a second.
         fsspec = importlib.import_module("fsspec")

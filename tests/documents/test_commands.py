@@ -41,7 +41,7 @@ IDENTITY = {f"GIT_{who}_{what}": "reader@example.org" for who in ("AUTHOR", "COM
 PRINTED = {
     "line  100  manual": "test_rows_that_the_tutorial_shows_are_those_of_the_stored_run",
     "wrong_gradient line/mine.py:Mine": "tests/real/test_tutorial.py, but for the numbers",
-    "line/mine.py:Mine/cpu/float32/b100  308 µs": "measured once, on one machine: nobody can get it again",
+    "case                                base": "measured once, on one machine: nobody can get it again",
     "results/<machine>/": "a folder's files, not a command's output",
 }
 

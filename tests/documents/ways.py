@@ -79,7 +79,7 @@ WAYS: dict[str, Way] = {
         "compile_step 1.48 × [1.46, 1.5], autograd 5.36 × [5.24, 5.48], compile 7.37 ×"
     ),
     f"nox -s compare -- {STORED} HEAD": Run("nothing slower (advisory): 20 within"),
-    "nox -s history": Run("amd-epyc-2c"),
+    "nox -s history -- results/amd-epyc-2c": Run("amd-epyc-2c"),
     f"nox -s export -- {STORED} --to pytest-benchmark": Run('"benchmarks"'),
     f"nox -s report -- {STORED}": Elsewhere(
         "tests/test_report.py", "test_a_run_becomes_one_file_in_its_folder_that_needs_no_other"
@@ -111,7 +111,7 @@ WAYS: dict[str, Way] = {
     f"{_BENCH} --workload line --batch-size 100 --engine manual --engine autograd": _TUTORIAL,
     f"{_BENCH} {_MINE}": _TUTORIAL,
     "git add mine.py": _TUTORIAL,
-    "git commit -m An engine of my own": _TUTORIAL,
+    "git -c user.name=me -c user.email=me@example.org commit -m An engine of my own": _TUTORIAL,
     "nox -s ab -- HEAD worktree --engine mine.py:Mine": _TUTORIAL,
     "nox -s report -- results": _TUTORIAL,
     # The example package

@@ -539,7 +539,7 @@ def test_a_workload_whose_package_is_missing_is_unsupported_and_says_how_to_get_
     digits._in_fixed_order.cache_clear()
     measurement = measured(tmp_path, Request(case(workload="digits"), 0, 0))
     assert measurement.record["outcome"] == "unsupported"
-    assert "pip install 'gradient-harness[digits]'" in measurement.record["reason"]
+    assert "pip install -e '.[digits]'" in measurement.record["reason"]
 
 
 def test_an_exception_is_a_crash_with_type_first_line_and_place(users, capfd):

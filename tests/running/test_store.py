@@ -109,7 +109,7 @@ def test_what_is_no_place_to_publish_is_refused_in_one_line(url):
 def test_without_its_library_a_bucket_is_refused_with_what_to_install(url, package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", SimpleNamespace())
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(PlanError, match=rf"pip install --upgrade 'gradient-harness\[{extra}\]'") as refusal:
+    with pytest.raises(PlanError, match=rf"pip install --upgrade -e '\.\[{extra}\]'") as refusal:
         open_store(url)
     assert package in str(refusal.value)
 

@@ -67,7 +67,7 @@ class JaxScan:
         if not has_loss_rule(problem.loss):
             return f"the loss {describe(problem.loss)} is not written in JAX"
         if importlib.util.find_spec("jax") is None:
-            return "JAX is not installed: pip install 'gradient-harness[jax]'"
+            return "JAX is not installed: pip install -e '.[jax]'"
         try:
             _device(problem)
         except (ImportError, RuntimeError) as error:

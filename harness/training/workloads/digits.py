@@ -66,7 +66,7 @@ def _in_fixed_order() -> tuple[Tensor, Tensor]:
     """
     found = find_spec("sklearn")
     if found is None or found.origin is None:
-        reason = "the digits are in scikit-learn, which is not installed: pip install 'gradient-harness[digits]'"
+        reason = "the digits are in scikit-learn, which is not installed: pip install -e '.[digits]'"
         raise CaseEnded(Outcome.UNSUPPORTED, reason)
     rows = np.loadtxt(Path(found.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
     # Not by torch's generator, which is the seed's; numpy keeps this one as it is for ever.

@@ -235,7 +235,7 @@ def test_without_jax_it_says_in_one_line_how_to_get_it(monkeypatch: pytest.Monke
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     problem = problem_with(nn.Linear(2, 2))
     reason = JaxScan().unsupported(problem, case_of(problem))
-    assert reason == "JAX is not installed: pip install 'gradient-harness[jax]'"
+    assert reason == "JAX is not installed: pip install -e '.[jax]'"
 
 
 def test_listing_and_planning_import_no_jax() -> None:
