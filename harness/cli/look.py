@@ -31,7 +31,8 @@ def show(path: Path) -> None:
 def crossover(path: Path, form: str) -> None:
     """Say which engine of a stored run is fastest from which batch size on, and when its preparation has paid.
 
-    RUN: its folder, or its measurements.csv. Every statement has its 95 % interval over the rounds.
+    RUN: its folder, or its measurements.csv. Times and ratios have their 95 % interval over the rounds; a cold compile
+    was timed once.
     """
     from harness.comparing.crossover import READ, crossovers
     from harness.reporting.crossover import as_json, show_crossovers
