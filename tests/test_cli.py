@@ -338,6 +338,22 @@ def test_a_folder_with_a_journal_that_is_none_cannot_be_resumed(content, text, p
     assert (here / "journal.jsonl").read_text() == content
 
 
+@pytest.mark.parametrize("command", ["show", "crossover"])
+def test_a_folder_that_holds_runs_or_a_proof_is_said_to_be_none(command, program, tmp_path):
+    for name in ("20261124T000000Z-a", "20261125T000000Z-b"):
+        stored_run(tmp_path / "machine" / name, rounds(AUTOGRAD, SLOW))
+    newest = tmp_path / "machine/20261125T000000Z-b"
+    assert_refused(program(command, tmp_path / "machine"), f"is no run but holds 2; the newest is {newest}")
+    (tmp_path / "mistakes.csv").write_text("")
+    assert_refused(program(command, tmp_path), "is a proof and no run")
+
+
+def test_a_wrong_flag_is_not_said_to_be_the_standard_sweep_s(program, here):
+    ended = program("run", "--workload", "lin", "--dry-run")
+    assert_refused(ended, "unknown workload 'lin': did you mean 'line'?")
+    assert "standard" not in ended.err
+
+
 def test_a_table_of_a_newer_version_is_refused_by_every_command_that_reads_one(program, here, tmp_path):
     newer = stored_run(tmp_path / "newer", rounds(AUTOGRAD, SLOW))
     for name in RUN_TABLES:

@@ -18,7 +18,9 @@ def show(path: Path) -> None:
     """Print the table of a stored run: its folder, or its summary.csv. Needs no torch."""
     from harness.reporting.terminal import Terminal, show_bonus, show_summary
     from harness.tables.files import read_table
+    from harness.tables.find import check_run
 
+    check_run(path)
     summary = read_table(path, "summary")
     console = Terminal()
     show_summary(console, summary)
@@ -38,7 +40,9 @@ def crossover(path: Path, form: str) -> None:
     from harness.reporting.crossover import as_json, show_crossovers
     from harness.reporting.terminal import Terminal
     from harness.tables.files import read_table
+    from harness.tables.find import check_run
 
+    check_run(path)
     groups = crossovers(read_table(path, "measurements", READ))
     if not groups:
         raise PlanError(f"{printable(str(path))}: has no two engines with times of the same batch size to compare")

@@ -29,6 +29,7 @@ MAX_PROCESSES = 200_000  # 4 kB each in the journal
 MAX_TRAININGS = 1_000_000  # 160 bytes each in the journal
 MAX_TARGETS = 100  # all of them may end up in one cell of the summary
 
+_STANDARD = "standard sweep"
 _MAX_FILE = 2**20  # ten thousand cases written one by one
 # tomllib takes time that grows with the square of the parts of a dotted key, which a sweep does not need at all.
 _DOTTED_KEY = re.compile(r"""(?:\.[ \t]*(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+){32}""")
@@ -176,7 +177,7 @@ def _is_of_use(case: Case) -> bool:
 
 def _read(file: Path | None) -> tuple[str, dict[str, Any]]:
     if file is None:
-        return "standard sweep", tomllib.loads((files("harness.plan") / "standard.toml").read_text("utf-8"))
+        return _STANDARD, tomllib.loads((files("harness.plan") / "standard.toml").read_text("utf-8"))
     source = printable(str(file))
     try:
         return source, tomllib.loads(_without_long_keys(read_regular(file, _MAX_FILE).decode("utf-8")))
@@ -229,6 +230,8 @@ def _cases(grid: object, axes: Axes, source: str) -> Iterator[Case]:
         try:
             yield checked(Case(workload, engine, device, dtype, batch_size, threads, ranks))
         except PlanError as error:
+            if source == _STANDARD:  # nothing is wrong with that: it is a flag's
+                raise
             raise PlanError(f"{source}: {error}") from error
 
 

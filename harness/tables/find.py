@@ -35,6 +35,19 @@ def folder_named(named: str) -> Path | None:
         return None
 
 
+def check_run(path: Path) -> None:
+    """Raise PlanError, naming what is there, for a folder that is no run but a proof, or holds runs."""
+    if not path.is_dir() or any((path / name).exists() for name in ("summary.csv", *_FILES)):
+        return  # what is wrong with it, its reader says
+    if (path / "mistakes.csv").exists():
+        raise PlanError(f"{printable(str(path))} is a proof and no run: its tables are mistakes.csv and epochs.csv")
+    runs = sorted((file.parent for file in path.glob("*/summary.csv")), key=lambda folder: folder.name)
+    if runs:
+        raise PlanError(
+            f"{printable(str(path))} is no run but holds {len(runs)}; the newest is {printable(str(runs[-1]))}"
+        )
+
+
 def find_run(named: str, results: Path, like: Path | None = None) -> Place:
     """Return where the run is that a user names: a folder, a CSV file, or a git revision, newest in `results` first.
 
