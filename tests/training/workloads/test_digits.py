@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def test_without_scikit_learn_it_is_unsupported_and_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setattr(digits, "_in_fixed_order", digits._in_fixed_order.__wrapped__)
-    with pytest.raises(CaseEnded, match=r"pip install 'gradient-harness\[digits\]'") as ended:
+    with pytest.raises(CaseEnded, match=r"pip install -e '\.\[digits\]'") as ended:
         begin(Digits(), 32, 0, CPU, torch.float32)
     assert ended.value.outcome is Outcome.UNSUPPORTED
 
