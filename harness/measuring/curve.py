@@ -1,6 +1,7 @@
 """How all seeds of a case stand together after each epoch of their training."""
 
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,28 +20,29 @@ class Curve:
 
     def __init__(self, converged: Callable[[float, float], bool]) -> None:
         self._converged = converged
-        self._stands: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        # Loss and accuracy in turn, as numbers alone: a hundred thousand seeds are some.
+        self._stands: dict[int, array[float]] = defaultdict(lambda: array("d"))
 
     def add(self, epochs: Sequence["Epoch"]) -> None:
         """Take in how one seed stood after each of its epochs; all seeds have as many."""
         every = max(1, math.ceil(len(epochs) / MOST_EPOCHS))
         for epoch in epochs:
             if epoch.number % every == 0 or epoch.number == len(epochs):
-                self._stands[epoch.number].append((epoch.loss, epoch.accuracy))
+                self._stands[epoch.number].extend((epoch.loss, epoch.accuracy))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row for each epoch, in the words of the table `epochs`; None where a loss is no finite number."""
-        return [self._row(number, stands) for number, stands in sorted(self._stands.items())]
+        return [self._row(number, values[::2], values[1::2]) for number, values in sorted(self._stands.items())]
 
-    def _row(self, number: int, stands: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    def _row(self, number: int, stood: Sequence[float], accuracies: Sequence[float]) -> dict[str, Any]:
         # A loss that is no number is worse than any number.
-        losses = sorted(loss if math.isfinite(loss) else math.inf for loss, _ in stands)
+        losses = sorted(loss if math.isfinite(loss) else math.inf for loss in stood)
         return {
             "epoch": number,
-            "seeds": len(stands),
+            "seeds": len(losses),
             **{f"loss_p{percent:02}": _quantile(losses, percent / 100) for percent in (5, 50, 95)},
-            "accuracy_p50": quantile_of([accuracy if accuracy >= 0 else 0.0 for _, accuracy in stands], 0.5),
-            "converged_share": sum(self._converged(*stand) for stand in stands) / len(stands),
+            "accuracy_p50": quantile_of([accuracy if accuracy >= 0 else 0.0 for accuracy in accuracies], 0.5),
+            "converged_share": sum(map(self._converged, stood, accuracies)) / len(losses),
         }
 
 

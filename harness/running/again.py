@@ -55,12 +55,12 @@ def best_of(before: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, An
     what only the other found stays: the cold compile, convergence, the machine's ceilings. Seconds and phases are those
     of both. A process that ends without a time is the case's end, unless that is no word against the other.
     """
-    if again["outcome"] in NO_WORD_AGAINST:
-        return {**before, "seconds": before.get("seconds", 0.0) + again.get("seconds", 0.0)}
-    if again["outcome"] != Outcome.OK:
-        return dict(again)
-    chosen, other = (again, before) if quiet_blocks(again) >= quiet_blocks(before) else (before, again)
     phases = [record.get("phases_ns", {}) for record in (before, again)]
-    both = {name: sum(phase.get(name, 0) for phase in phases) for name in {**phases[0], **phases[1]}}
-    seconds = before.get("seconds", 0.0) + again.get("seconds", 0.0)
-    return {**other, **chosen, "phases_ns": both, "seconds": seconds}
+    spent = {
+        "phases_ns": {name: sum(phase.get(name, 0) for phase in phases) for name in {**phases[0], **phases[1]}},
+        "seconds": before.get("seconds", 0.0) + again.get("seconds", 0.0),
+    }
+    if again["outcome"] != Outcome.OK:
+        return {**(before if again["outcome"] in NO_WORD_AGAINST else again), **spent}
+    chosen, other = (again, before) if quiet_blocks(again) >= quiet_blocks(before) else (before, again)
+    return {**other, **chosen, **spent}

@@ -341,6 +341,7 @@ def test_an_ending_that_is_no_word_against_it_leaves_what_was_measured_before(ru
     [record] = records_of(records, CASES[0])
     assert (record["outcome"], record["step_ns"]) == ("ok", 80.0)
     assert [each["outcome"] for each in record["processes"]] == ["ok", *[outcome] * 3]
+    assert record["seconds"] == 5.0 + 3 * 1.0
 
 
 @pytest.mark.parametrize("outcome", ["crashed", "rejected", "wrong_gradient"])
@@ -348,7 +349,7 @@ def test_one_that_ends_without_a_time_when_measured_again_has_none(run, outcome)
     crash = {"outcome": outcome, "reason": "because", "seconds": 1.0}
     launcher, _, records = run({(CASES[0], 0): in_turn(process(0), crash)}, sweep=LONG)
     [record] = records_of(records, CASES[0])
-    assert (record["outcome"], record["attempts"]) == (outcome, 2)
+    assert (record["outcome"], record["attempts"], record["seconds"]) == (outcome, 2, 6.0)
     assert "step_ns" not in record
     assert [number for number, case in launcher.order if case == CASES[0]] == [0, 0]
 
