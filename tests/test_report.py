@@ -159,6 +159,7 @@ def test_what_cannot_be_done_is_one_line(program, run, tmp_path, arguments, text
 def test_without_the_extra_one_line_says_how_to_get_it(program, run, monkeypatch):
     monkeypatch.setattr("harness.cli.report.find_spec", lambda _: None)
     assert_refused(program(run), "pip install -e '.[report]'")
+    assert_refused(program("nowhere"), "nowhere: there is no such folder")  # which no package would mend
 
 
 def test_a_damaged_table_is_one_line_and_no_page(program, run):

@@ -269,7 +269,7 @@ def noise(
     from harness.comparing.noise import measure_noise
     from harness.reporting.noise import show_noise
     from harness.reporting.terminal import Terminal
-    from harness.running.session import Session
+    from harness.running.session import Session, typed
     from harness.tables.files import read_table
     from harness.tables.noise_file import write_noise
 
@@ -287,8 +287,8 @@ def noise(
             folder = session.folder
             interrupted = _measure(session, site, timeout, quiet=quiet)
         if interrupted:
-            go_on = f"go on with: harness run --resume {folder}, then: harness noise {folder}"
-            click.echo(f"harness: interrupted; {go_on}", err=True)
+            judge = typed("noise", str(folder))
+            click.echo(f"harness: interrupted; go on with: {session.go_on}, then: {judge}", err=True)
             ctx.exit(Exit.INTERRUPTED)
     found = measure_noise(read_table(folder, "measurements"))
     write_noise((folder if folder.is_dir() else folder.parent).resolve().parent, found)

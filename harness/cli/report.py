@@ -43,8 +43,6 @@ def command(
     RUN: its folder. A folder of results, or of a machine, becomes FOLDER/site: an index and a page for each run.
     Nothing is loaded from any network, nor sent. Exit code 2: usage, or unreadable; 3: --base is not comparable.
     """
-    if any(find_spec(name) is None for name in _NEEDED):
-        raise PlanError("report needs Altair and vl-convert: pip install -e '.[report]'")
     site = [path for path in paths if not _is_run(path)]
     if (output or pictures or site) and len(paths) > 1:
         what = (
@@ -57,6 +55,8 @@ def command(
         raise PlanError(f"{what}: name one path")
     if site and (base or pictures):
         raise PlanError(f"{'--base' if base else '--charts'} is of one run, and {_shown(site[0])} is a folder of runs")
+    if any(find_spec(name) is None for name in _NEEDED):
+        raise PlanError("report needs Altair and vl-convert: pip install -e '.[report]'")
     if site:
         _write_site(site[0], output or site[0] / _SITE)
     for path in paths if not site else ():

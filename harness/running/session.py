@@ -1,6 +1,8 @@
 """Starts a run or goes on with one: the folder, the journal and the facts that every row will carry."""
 
 import json
+import os
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,15 @@ from harness.running.launcher import DEFAULT_TIMEOUT_S, Launcher, worker_environ
 from harness.running.records import FORMAT, MACHINE_FILE, read_journal
 
 _MAX_SOURCE = 2**24  # nobody writes 16 MiB of Python
+
+
+def typed(command: str, *arguments: str) -> str:
+    """Return a command of this program as it is typed where it was started: through the nox session, or bare."""
+    session = os.environ.get("NOX_CURRENT_SESSION", "")  # set by nox
+    if not session.startswith("bench_"):
+        return shlex.join(("harness", command, *arguments))
+    named = () if command == "run" else (command,)
+    return shlex.join(("nox", "-s", session, "--", *named, *arguments))
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ class Session:
     @property
     def go_on(self) -> str:
         """What goes on with this run when it was broken off."""
-        return "the same command" if self.published else f"harness run --resume {self.folder}"
+        return "the same command" if self.published else typed("run", "--resume", str(self.folder))
 
     @classmethod
     def start(cls, sweep: Sweep, machine: Machine, out: Path, shard: Shard | None = None) -> "Session":

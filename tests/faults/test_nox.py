@@ -85,7 +85,7 @@ def test_a_run_interrupted_through_nox_keeps_what_it_had(each, figures, request)
         assert process.returncode == 130, said
         assert "Traceback" not in said
         relative = place.run.relative_to(place.folder)
-        assert f"harness: interrupted; go on with: harness run --resume {relative}" in said.splitlines()
+        assert f"harness: interrupted; go on with: nox -s bench_cpu -- --resume {relative}" in said.splitlines()
         assert place.orphans() == []
         journal = (place.run / FILE).read_bytes()
         assert journal.endswith(b"\n")

@@ -18,7 +18,7 @@ from harness.running import session as session_module
 from harness.running.journal import FILE
 from harness.running.launcher import DEFAULT_TIMEOUT_S
 from harness.running.records import read_journal
-from harness.running.session import Machine, Session, this_machine
+from harness.running.session import Machine, Session, this_machine, typed
 
 H200 = "NVIDIA H200, 580.65.06, 143771, 9.0, GPU-1, Disabled, 700.00"
 OUTER_PATH = os.environ["PATH"]
@@ -388,3 +388,18 @@ def test_in_a_real_run_the_worker_really_is_where_it_is_placed_and_never_where_i
     assert not worker & parent
     assert record["threads"] == where.threads == len(worker)
     assert 0.9 < record["clock_ratio"] < 1.5
+
+
+@pytest.mark.parametrize(
+    ("session", "command", "line"),
+    [
+        ("", ("run", "--resume", "a/b"), "harness run --resume a/b"),
+        ("", ("run", "--resume", "my results/b"), "harness run --resume 'my results/b'"),
+        ("tests", ("noise", "a/b"), "harness noise a/b"),
+        ("bench_cpu", ("run", "--resume", "a/b"), "nox -s bench_cpu -- --resume a/b"),
+        ("bench_cuda", ("noise", "a/b"), "nox -s bench_cuda -- noise a/b"),
+    ],
+)
+def test_a_command_is_told_as_it_would_be_typed_where_the_program_was_started(monkeypatch, session, command, line):
+    monkeypatch.setenv("NOX_CURRENT_SESSION", session)
+    assert typed(*command) == line
