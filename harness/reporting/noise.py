@@ -35,17 +35,20 @@ def show_noise(console: Console, noise: pd.DataFrame) -> None:
 
 
 def _cases(noise: pd.DataFrame) -> Table:
+    clocked = bool((noise["clock_left"] < 1).any())
     table = Table(
         title=f"{noise['machine'].iloc[0]} against itself" if len(noise) else "no cases",
-        caption="spread: robust standard deviation between processes; drift: over the whole run, 95 % interval; "
-        "rounds for: a side, whose test finds such a slowdown in 95 % of runs (one of 2 %, the least margin, is then "
-        "called in half of them)",
+        caption="spread: robust standard deviation between processes"
+        + ("; w/o clock: of pairs, once the core's clock is taken out" * clocked)
+        + "; drift: over the whole run, 95 % interval; rounds for: a side, whose test finds such a slowdown in 95 % of "
+        "runs (one of 2 %, the least margin, is then called in half of them)",
         box=box.SIMPLE,
     )
     names = (
         "case",
         "rounds",
         "spread",
+        *(["w/o clock"] * clocked),
         "drift",
         "disturbed",
         *(f"rounds for {percent} %" for percent in (2, 3, 5, 10)),
@@ -57,10 +60,11 @@ def _cases(noise: pd.DataFrame) -> Table:
         drift = (
             "" if pd.isna(row["drift"]) else f"{row['drift']:+.1%} [{row['drift_low']:+.1%}, {row['drift_high']:+.1%}]"
         )
+        spreads = [_percent(row["spread"], ".2%")]
+        if clocked:
+            spreads.append(_percent(row["spread"] * row["clock_left"], ".2%") if row["clock_left"] < 1 else "")
         share = _percent(row["disturbed_share"])
-        table.add_row(
-            Text(row["case_id"]), _whole(row["rounds"]), _percent(row["spread"], ".2%"), drift, share, *needed
-        )
+        table.add_row(Text(row["case_id"]), _whole(row["rounds"]), *spreads, drift, share, *needed)
     return table
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from harness.comparing.clock import FEWEST_PAIRS, FEWEST_ROUNDS, judge_clocked, without_clock
 from harness.comparing.judge import judge
+from harness.comparing.rounds import least_seen, rounds_for
 from tests.comparing.simulated import NOISES
 
 SLOPE = 0.9
@@ -43,6 +44,33 @@ def test_a_slowdown_is_seen_that_hides_in_what_the_clock_does():
     blind = judge(*sides[:2], paired=True).status
     assert (blind[:, 0] == "regressed").mean() < 0.35
     assert (called(sides)[:, 0] == "regressed").mean() > 0.8
+
+
+@pytest.mark.parametrize(("clock", "cases"), [(0.04, 2), (0.02, 26)])
+def test_as_many_rounds_as_are_said_to_be_needed_see_a_slowdown_and_fewer_do_not(clock, cases):
+    own, spread = math.hypot(0.02, SLOPE * 0.008), math.hypot(0.02, SLOPE * clock)
+    needed = int(rounds_for(spread, 0.05, cases=cases, left=own / spread))
+    assert needed < rounds_for(spread, 0.05, cases=cases)
+    found = {}
+    for rounds in (needed, FEWEST_ROUNDS):
+        sides = drawn(600, cases, rounds, clock=clock)
+        sides[1][:, 0] += FIVE_PERCENT
+        found[rounds] = (called(sides, spread)[:, 0] == "regressed").mean()
+    assert found[needed] >= 0.92  # 95 % of two conditions, and the chance of so few tables
+    assert found[FEWEST_ROUNDS] < 0.85
+
+
+def test_where_the_clock_is_not_taken_out_as_many_rounds_are_needed_as_ever():
+    few = ((FEWEST_ROUNDS - 1, 26, True), (FEWEST_ROUNDS, 26, False), ((FEWEST_PAIRS - 1) // 2, 2, True))
+    for rounds, cases, paired in few:
+        before = least_seen(0.04, rounds, cases=cases, paired=paired)
+        assert least_seen(0.04, rounds, cases=cases, paired=paired, left=0.5) == before
+    assert least_seen(0.04, FEWEST_ROUNDS, left=0.5) < least_seen(0.04, FEWEST_ROUNDS)
+
+
+def test_however_little_is_left_half_of_a_change_must_show_in_the_pairs_as_they_are():
+    half = 1.645 * 0.04 * math.sqrt(2 / FEWEST_ROUNDS)
+    assert math.log1p(least_seen(0.04, FEWEST_ROUNDS, left=0.01)) == pytest.approx(2 * half, rel=1e-3)
 
 
 @pytest.mark.parametrize("noise", ["Gaussian", "skewed", "contaminated"])

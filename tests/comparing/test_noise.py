@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.comparing.clock import without_clock
 from harness.comparing.compare import compare_runs
+from harness.comparing.judge import judge
 from harness.comparing.noise import false_alarms, measure_noise
 from harness.comparing.rounds import rounds_for
 from harness.comparing.rule import spread
@@ -60,6 +62,15 @@ def noise_of(logs: dict[str, Any], **columns: Any) -> dict[str, Any]:
     return measure_noise(measurements(logs, **columns)).iloc[0].to_dict()
 
 
+def clocked(spread_left: float, clock: float, cases: int = 4, rounds: int = 20, seed: int = 0) -> pd.DataFrame:
+    """Return the table of a run whose core's clock spreads so much, which a fixed piece of work tells."""
+    draws = np.random.default_rng(seed)
+    speeds = draws.normal(0, clock, (cases, rounds))
+    own = speeds + draws.normal(0, spread_left, (cases, rounds))
+    table = measurements({f"case{number}": each for number, each in enumerate(own)}, core_work="the same")
+    return table.assign(core_ns=1e5 * np.exp(speeds.ravel()))
+
+
 # Of each case
 
 
@@ -92,6 +103,43 @@ def test_more_rounds_than_anybody_makes_are_an_empty_cell():
     row = noise_of(normal(0.2))
     assert pd.isna(row["rounds_for_2"])
     assert row["least_with_3_rounds"] > 1
+
+
+def test_where_the_cores_clock_explains_the_spread_fewer_rounds_are_needed():
+    known = measure_noise(clocked(0.01, 0.04))
+    assert known["spread"].between(0.02, 0.07).all()
+    assert known["clock_left"].between(0.1, 0.6).all()
+    table = clocked(0.01, 0.04)
+    sides = [
+        np.log(table.loc[table["round"] % 2 == odd, name].to_numpy()).reshape(4, 10)
+        for name in ("step_ns", "core_ns")
+        for odd in (0, 1)
+    ]
+    own = without_clock(*sides).left
+    # Ten pairs tell it badly: no case is promised more than all of them together.
+    assert known["clock_left"].tolist() == pytest.approx(np.maximum(own, np.sqrt(np.mean(own**2))).tolist())
+    row = known.iloc[0]
+    assert row["rounds_for_5"] == rounds_for(row["spread"], 0.05, left=row["clock_left"])
+    unknown = measure_noise(clocked(0.01, 0.04).drop(columns="core_ns"))
+    assert (unknown["clock_left"] == 1).all()
+    assert (2 * known["rounds_for_5"] <= unknown["rounds_for_5"]).all()
+    assert known["spread"].tolist() == unknown["spread"].tolist()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"core_work": lambda table: np.where(table["round"] < 9, "one", "another")},
+        {"core_work": ""},
+        {"core_ns": 0.0},
+        {"core_ns": math.nan},
+        {"core_ns": lambda table: table["core_ns"].sample(frac=1, random_state=0).to_numpy()},
+    ],
+    ids=["two works", "no work", "no time", "no number", "of other rounds"],
+)
+def test_a_clock_that_is_not_known_or_explains_nothing_is_left_alone(change):
+    noise = measure_noise(clocked(0.01, 0.04).assign(**change))
+    assert (noise["clock_left"] == 1).all()
 
 
 def test_a_drift_is_told_with_its_interval_in_spite_of_bursts():
@@ -167,15 +215,24 @@ def test_two_modes_that_ratios_call_different_are_known_to_the_rule_by_the_sprea
 def test_the_halves_share_no_round_and_pairs_are_of_neighbours():
     apart = np.arange(20.0)[None]  # every round differs from each other one by its number
     seen: list[tuple[np.ndarray, np.ndarray]] = []
+    works: list[tuple[np.ndarray, ...]] = []
 
-    def spy(base, new, _spreads, *, paired):
-        seen.append((base, new))
-        return np.zeros(base.shape[:2], dtype=bool)
+    def spied(judging):
+        def spy(base, new, *rest, **others):
+            seen.append((base, new))
+            works.extend([rest] if rest else [])
+            return judging(base, new, *rest, **others)
+
+        return spy
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.comparing.noise._called", spy)
-        false_alarms(apart, np.array([1.0]), splits=50)
-    (one, other), (first, second) = seen
+        for judging in (without_clock, judge):
+            patch.setattr(f"harness.comparing.noise.{judging.__name__}", spied(judging))
+        false_alarms(apart, np.array([1.0]), apart, splits=50)
+    (first, second), (one, other) = seen
+    [(first_work, second_work)] = works
+    assert (first_work == first).all()
+    assert (second_work == second).all()
     for a, b in zip(one[:, 0], other[:, 0], strict=True):
         assert sorted([*a, *b]) == apart[0].tolist()
     assert (np.abs(first - second) == 1).all()

@@ -20,6 +20,7 @@ ROW: dict[str, Any] = {
     "drift": 0.004,
     "drift_low": -0.011,
     "drift_high": 0.019,
+    "clock_left": 1.0,
     "disturbed_share": 0.034,
     "least_with_3_rounds": 0.456,
     "rounds_for_2": 27,
@@ -31,7 +32,7 @@ ROW: dict[str, Any] = {
 }
 UNKNOWN = dict.fromkeys(
     [
-        *("spread", "drift", "drift_low", "drift_high", "disturbed_share", "least_with_3_rounds"),
+        *("spread", "clock_left", "drift", "drift_low", "drift_high", "disturbed_share", "least_with_3_rounds"),
         *("rounds_for_2", "rounds_for_3", "rounds_for_5", "rounds_for_10"),
         *(name for name in ROW if name.endswith("_alarm_share")),
     ],
@@ -52,6 +53,15 @@ def line(text: str, *parts: str) -> str:
 def test_a_row_shows_the_noise_of_its_case_and_the_rounds_it_needs():
     cells = line(shown(), "line/manual/cpu/float32/b100", "1.23%").split()
     assert cells[1:] == ["20", "1.23%", "+0.4%", "[-1.1%,", "+1.9%]", "3.4%", "27", "16", "9", "6"]
+
+
+def test_what_is_left_without_the_cores_clock_is_shown_where_it_is_less():
+    text = shown({"clock_left": 0.4}, {"case_id": "other"}, width=200)
+    assert line(text, "line/manual/cpu/float32/b100").split()[1:5] == ["20", "1.23%", "0.49%", "+0.4%"]
+    assert line(text, "other").split()[1:4] == ["20", "1.23%", "+0.4%"]
+    assert "w/o clock" in line(text, "spread", "drift", "rounds")
+    assert "once the core's clock is taken out" in " ".join(text.split())
+    assert "clock" not in shown()
 
 
 def test_the_false_alarms_of_each_rule_are_shown_for_the_table_and_its_worst_case():
