@@ -9,11 +9,13 @@ import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from harness.comparing.clock import judge_clocked, without_clock
 from harness.comparing.comparable import check_comparable, warnings
 from harness.comparing.compared import Aggregate, CaseResult, Compared, Status
+from harness.comparing.disturbed import pairs_left_out, throughout
 from harness.comparing.judge import ASSUMED_SPREAD, Judged, judge
 from harness.comparing.outcomes import before_times
 from harness.comparing.rounds import rounds_needed
@@ -53,16 +55,23 @@ def compare_runs(
     if not paired:
         then, now = _logs(base, names), _logs(new, names)
     known = np.array([(spreads or {}).get(name, math.nan) for name in names], dtype=float)
+    out = np.zeros(then.shape, dtype=bool)
     clocked = None
-    if paired and _same_work(base, new):
-        clocked = without_clock(then, now, *(_logs(side, names, shared, column="core_ns") for side in (base, new)))
+    if paired:
+        out = pairs_left_out(then, now, *(_throughout(side, names, shared) for side in (base, new)))
+        then, now = (np.where(out, np.nan, side) for side in (then, now))
+        if _same_work(base, new):
+            clocked = without_clock(then, now, *(_logs(side, names, shared, column="core_ns") for side in (base, new)))
     if clocked is None:
         found = judge(
             then, now, paired=paired, known=known, least=least, sessions=None if firm else sessions, firm=firm
         )
     else:
         found = judge_clocked(then, now, clocked, known=known, least=least)
-    timed = dict(zip(names, _results(names, then, now, found, _needed(found, least, firm=firm)), strict=True))
+    needed = _needed(found, least, firm=firm)
+    if out.any():  # as large a share of those will be again
+        needed = np.ceil(needed * (1 + out.sum(axis=-1) / np.isfinite(now - then).sum(axis=-1)))
+    timed = dict(zip(names, _results(names, then, now, found, needed), strict=True))
     cases = tuple(
         timed[name] if status is None else CaseResult(name, status, reason)
         for name, (status, reason) in statuses.items()
@@ -75,10 +84,17 @@ def compare_runs(
         firm=firm,
         paired=paired,
         sessions=None if firm else sessions,
+        left_out=int(out.sum()),
         clocked=1.0 if clocked is None else float(clocked.left.min()),
         varied=varied,
         warnings=warnings(base, new, float(np.nanmin(np.append(found.table.rounds, math.inf)))),
     )
+
+
+def _throughout(run: Run, names: list[str], shared: set[int]) -> NDArray[np.bool_]:
+    """Return which processes `[cases, rounds]` were disturbed from beginning to end."""
+    marked = run.measurements.assign(step_ns=np.where(throughout(run.measurements), 1.0, np.nan))
+    return np.asarray(np.isfinite(_logs(Run(run.name, marked), names, shared)))
 
 
 def _logs(run: Run, names: list[str], shared: set[int] | None = None, column: str = "step_ns") -> Array:

@@ -82,8 +82,9 @@ class Compared:
     """A whole comparison.
 
     firm: whether both sides were measured in one session; paired: in the same rounds. sessions: what is known of how
-    this machine's sessions differ, None for nothing. clocked: the share of the spread of pairs that is left
-    without what the core's clock did to them. varied: what differs as declared, with both values.
+    this machine's sessions differ, None for nothing. left_out: pairs of which a side was disturbed throughout. clocked:
+    the share of the spread of pairs that is left without what the core's clock did to them. varied: what differs as
+    declared, with both values.
     """
 
     base: Run
@@ -93,6 +94,7 @@ class Compared:
     firm: bool
     paired: bool
     sessions: SessionSpread | None = None
+    left_out: int = 0
     clocked: float = 1.0
     varied: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

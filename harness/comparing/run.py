@@ -10,7 +10,8 @@ from harness.measuring.machine import COMPARABLE
 from harness.plan.errors import NotComparable
 from harness.tables.cells import environment_of
 
-# What is read of a run: columns of the tables `measurements` and `summary`.
+# What is read of a run: columns of the tables `measurements` and `summary`; those of `comparing.disturbed` as well
+# where two runs were measured in turn.
 MEASURED = (
     *(
         "case_id",

@@ -173,6 +173,14 @@ def aggregate(compared: Compared) -> str:
     return f"geometric mean over {_cases(mean.cases)}: {percent(mean.change)} {within}".rstrip() + between
 
 
+def left_out(compared: Compared) -> str:
+    """Return how many pairs are left out; empty where none is."""
+    if not compared.left_out:
+        return ""
+    pairs = compared.left_out + sum(min(case.rounds_base, case.rounds_new) for case in compared.of(*TIMED))
+    return f"{compared.left_out} of {pairs} pairs are left out: of one side hardly a block was undisturbed"
+
+
 def clocked(compared: Compared) -> str:
     """Return what is left of the spread without the core's clock; empty where that was not taken out."""
     if compared.clocked == 1:

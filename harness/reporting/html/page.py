@@ -157,7 +157,10 @@ def _compared(compared: Compared) -> dict[str, Any]:
         for case in cases
     ]
     rest = [(words.said(case.status), printable(case.case_id), words.reason(case)) for case in words.untimed(compared)]
-    notes = (words.aggregate(compared), words.clocked(compared), words.more_rounds(compared), *words.advice(compared))
+    notes = (
+        *(words.aggregate(compared), words.left_out(compared), words.clocked(compared)),
+        *(words.more_rounds(compared), *words.advice(compared)),
+    )
     varied = [f"varied as declared: {each}" for each in compared.varied]
     return {
         "sign": "✗" if compared.failed else "?" if words.verdict(compared) != "no_regression" else "✓",
