@@ -81,7 +81,7 @@ def command(
     from harness.comparing.compare import compare_runs
     from harness.running.arms import interpreter_arms, revision_arms, told_apart, varied
     from harness.running.checkout import Repository
-    from harness.running.interleaved import start_sides
+    from harness.running.interleaved import start_sides, with_spare
     from harness.running.session import machine_of
     from harness.tables.find import Place
 
@@ -97,7 +97,7 @@ def command(
         arms = told_apart(arms, answers) if python else arms
         machines = [machine_of(answer.facts, sweep) for answer in answers]
         spreads = _spreads(out, machines)
-        sides = start_sides(sweep, arms, machines, out)
+        sides = start_sides(with_spare(sweep), arms, machines, out)
         for side in sides:
             journals.callback(side.session.journal.close)
 

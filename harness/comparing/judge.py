@@ -32,6 +32,7 @@ ASSUMED_SPREAD = 0.01
 # that what is left looks quieter than it is: at a spread of 5 % that is not known, 2.6 % of tables of two cases have a
 # false verdict, 1.2 % of five, 0.9 % of ten and 0.7 % of twenty.
 SHARING_CASES = 20
+_MANY_CASES = 0.5  # of the table
 _PAIRS_PAY = 0.5  # of the variance, for they have half of the freedom
 
 
@@ -94,6 +95,9 @@ def without_rounds(base: Array, new: Array) -> tuple[Array, Array]:
     both = np.concatenate([base, new], axis=-2)
     by_round = np.swapaxes(both - median(both), -1, -2)
     shared = np.swapaxes(median(by_round), -1, -2)
+    # A round of a few cases, in which these made up for lost pairs, tells of them and not of the round.
+    many = np.isfinite(both).mean(axis=-2, keepdims=True) >= _MANY_CASES
+    shared = np.where(many, shared, 0)
     return base - shared, new - shared
 
 

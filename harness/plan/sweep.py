@@ -63,6 +63,7 @@ class Sweep:
     order_seed: seed of the random order of the cases in each round.
     sampling: how long each process times.
     cold: whether each case has a compile cache of its own, empty in its first round.
+    spare: rounds after these, for what two arms lost of them (`running.interleaved`).
     """
 
     cases: tuple[Case, ...]
@@ -73,10 +74,16 @@ class Sweep:
     order_seed: int = 0
     sampling: Sampling = PRESETS["quick"].sampling
     cold: bool = False
+    spare: int = 0
+
+    @property
+    def all_rounds(self) -> int:
+        """Rounds that there may be at most."""
+        return self.rounds + self.spare
 
     def schedule(self) -> Iterator[tuple[int, Case]]:
         """Yield (round, case): every case once a round, in seeded random order, so that drift hits all alike."""
-        for number in range(self.rounds):
+        for number in range(self.all_rounds):
             cases = list(self.cases)
             random.Random(f"{self.order_seed}/{number}").shuffle(cases)  # noqa: S311 - an order, not a secret
             yield from ((number, case) for case in cases)
@@ -93,6 +100,7 @@ class Sweep:
         """
         if not isinstance(stored, dict):
             raise PlanError(f"sweep {shown(stored)}: must be an object")
+        stored = {"spare": 0, **stored}  # there was none before
         only_known(stored, {part.name for part in fields(cls)})
         lists = {name: stored.get(name) for name in ("cases", "named_engines", "targets")}
         for name, values in lists.items():
@@ -108,6 +116,7 @@ class Sweep:
             named_engines=tuple(stored["named_engines"]),
             targets=tuple(_stored_target(target) for target in stored["targets"]),
             order_seed=whole_number("order_seed", stored.get("order_seed"), 0, 2**63),
+            spare=whole_number("spare", stored["spare"], 0, MAX_ROUNDS),
             sampling=_stored_sampling(stored.get("sampling", {})),
             cold=_flag("cold", stored.get("cold", False)),
         )

@@ -42,7 +42,10 @@ class RunProgress:
 
     def case_started(self, round_number: int, case: Case) -> None:
         """Show which process runs; the same once more where it is begun again."""
+        planned = self._so_far.total
         self._so_far.started(round_number, case, self.arm)
+        if self._so_far.total > planned:
+            self._expected_left += process_seconds(case, round_number, self._sweep)
         if self._screen is not None:
             self._screen.draw(table=True)
 

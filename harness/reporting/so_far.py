@@ -60,6 +60,7 @@ class SoFar:
     def __init__(self, sweep: Sweep, entries: Iterable[Mapping[str, Any]] = ()) -> None:
         self.done = 0
         self.total = len(sweep.cases) * sweep.rounds
+        self._rounds = sweep.rounds
         self.found: dict[Key, Found] = {}
         self.running: dict[tuple[str, str, int], Running] = {}
         self.arms = {"": 0}
@@ -77,6 +78,7 @@ class SoFar:
         self.arms.setdefault(arm, len(self.arms))
         key = (case.case_id, arm, round_number)
         again = self.running.pop(key, None) is not None
+        self.total += round_number >= self._rounds and not again  # a spare one
         self.running[key] = Running(round_number, case.case_id, arm, again=again)
 
     def entered(self, phase: str) -> None:

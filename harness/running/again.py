@@ -41,11 +41,15 @@ def disturbed_throughout(record: Mapping[str, Any]) -> bool:
     return bool(quiet_blocks(record) < max(ENOUGH_BLOCKS, QUIET_SHARE * record["blocks"]))
 
 
-def may_help(record: Mapping[str, Any], sampling: Sampling) -> bool:
-    """Whether another process might be disturbed less."""
+def may_pass(record: Mapping[str, Any]) -> bool:
+    """Whether most of what disturbed a record's blocks comes from elsewhere and may be over."""
     disturbances: Mapping[str, int] = record.get("disturbances", {})
-    passing = sum(disturbances.get(name, 0) for name in PASSING)
-    return sampling.budget_ns >= WORTH_BUDGET_NS and 2 * passing > sum(disturbances.values())
+    return 2 * sum(disturbances.get(name, 0) for name in PASSING) > sum(disturbances.values())
+
+
+def worth_it(sampling: Sampling) -> bool:
+    """Whether processes time for so long that it is worth to measure one again."""
+    return sampling.budget_ns >= WORTH_BUDGET_NS
 
 
 def best_of(before: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from harness.running.again import (
     MOST_IN_VAIN,
     best_of,
     disturbed_throughout,
-    may_help,
+    may_pass,
+    worth_it,
 )
 from harness.running.journal import Keeper
 from harness.running.launcher import Launcher
@@ -54,7 +55,8 @@ class Progress:
     """What a run has already.
 
     finished: rounds of cases. without_time: cases that have ended without one. attempts: how often each round of a case
-    was begun; one that was interrupted or disturbed throughout is begun again. disturbed: rounds that stayed so.
+    was begun; one that was interrupted or disturbed throughout is begun again. disturbed: rounds that stayed so; lost:
+    those of them by what comes from elsewhere.
     in_vain: how often in a row one was begun again and stayed so. core_ns: of its fastest process; core_work: what that
     is the time of (`measuring.core`).
     """
@@ -63,6 +65,7 @@ class Progress:
     without_time: set[str] = field(default_factory=set)
     attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     disturbed: set[tuple[str, int]] = field(default_factory=set)
+    lost: set[tuple[str, int]] = field(default_factory=set)
     in_vain: int = field(default=0, compare=False)
     core_ns: float | None = None
     core_work: str = ""
@@ -84,6 +87,7 @@ class Progress:
         self.finished.add(key)
         if disturbed_throughout(entry):
             self.disturbed.add(key)
+            self.lost |= {key} if may_pass(entry) else set()
             self.in_vain += self.attempts[key] - 1 if key in self.attempts else 0
         elif entry["outcome"] == Outcome.OK:
             self.in_vain = 0
@@ -96,6 +100,7 @@ class Progress:
         """Count these cases as not measured yet, only as begun."""
         self.finished = {key for key in self.finished if key[0] not in case_ids}
         self.disturbed &= self.finished
+        self.lost &= self.finished
         self.without_time -= set(case_ids)
 
     def of_cases(self, case_ids: Collection[str]) -> "Progress":
@@ -105,6 +110,7 @@ class Progress:
             {case_id for case_id in self.without_time if case_id in case_ids},
             Counter({key: count for key, count in self.attempts.items() if key[0] in case_ids}),
             {key for key in self.disturbed if key[0] in case_ids},
+            {key for key in self.lost if key[0] in case_ids},
         )
 
     def may_repeat(self, case: Case, round_number: int) -> bool:
@@ -151,7 +157,8 @@ class Measurer:
         processes = [record]
         while (
             disturbed_throughout(record)
-            and may_help(record, self.sweep.sampling)
+            and may_pass(record)
+            and worth_it(self.sweep.sampling)
             and self.progress.may_repeat(case, round_number)
         ):
             yield {"kind": "attempt", **key}
@@ -170,7 +177,7 @@ class Measurer:
         measured = self.launcher(case).measure(request, on_phase)
         attempts = self.progress.attempts[case.case_id, round_number]
         ours = {"kind": "record", "case_id": case.case_id, "round": round_number, "attempts": attempts}
-        return _readable({**measured, **ours}, self.sweep.rounds, ours)
+        return _readable({**measured, **ours}, self.sweep.all_rounds, ours)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,26 @@
 What drifts – temperature, neighbours – then reaches both alike, and rounds can be compared in pairs. Which arm comes
 first changes from each round to the next, and by lot from each pair of rounds to the next: going first may be an
 advantage, and so may be going first in the even rounds.
+
+A pair of which a side stayed disturbed from beginning to end tells nothing of the arms: after the last round as many
+are measured as were lost so. That hangs on the evidence of such a process alone, as does that it is left out of the
+comparison (`comparing.disturbed`).
 """
 
 import itertools
+import math
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.measuring.cpus import Placement, away_from_workers, place
 from harness.plan.case import Case
 from harness.plan.sweep import Sweep
+from harness.running.again import worth_it
 from harness.running.arms import Arm
 from harness.running.executor import Executor, Observer
 from harness.running.folder import make_run_folder
@@ -24,6 +30,8 @@ from harness.running.launcher import DEFAULT_TIMEOUT_S, Launcher, worker_environ
 from harness.running.session import Machine, Session
 
 SUFFIX = "-ab"  # of a session's name
+# Of the rounds, so many more may make up for lost pairs.
+SPARE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,11 @@ class Side:
 
     arm: Arm
     session: Session
+
+
+def with_spare(sweep: Sweep) -> Sweep:
+    """Return the sweep with rounds in which lost pairs can be made up for, where that is worth the time."""
+    return replace(sweep, spare=math.ceil(SPARE_SHARE * sweep.rounds)) if worth_it(sweep.sampling) else sweep
 
 
 def schedule(sweep: Sweep) -> Iterator[tuple[int, Case, tuple[int, int]]]:
@@ -100,10 +113,13 @@ def interleave(executors: Sequence[Executor], turn: Callable[[int], None], after
     """Go through the rounds of two executors of one sweep; turn(arm) is called before a case is measured in arm 0 or 1.
 
     A case that has no time in one arm gets none that could be compared, so its further rounds are left out in both; in
-    the round in which that shows it is still measured in the other, which may be the one that is right.
+    the round in which that shows it is still measured in the other, which may be the one that is right. A spare round
+    is only of the cases that lack a pair.
     """
-    scheduled = schedule(executors[0].sweep)
-    for number, cases in itertools.groupby(scheduled, key=lambda each: each[0]):
+    sweep = executors[0].sweep
+    for number, scheduled in itertools.groupby(schedule(sweep), key=lambda each: each[0]):
+        spare = number >= sweep.rounds
+        cases = [each for each in scheduled if not spare or _lacking(each[1], executors)]
         for _, case, order in cases:
             needed = all(executor.progress.needs(case, number) for executor in executors)
             for arm in order:
@@ -113,7 +129,16 @@ def interleave(executors: Sequence[Executor], turn: Callable[[int], None], after
                     executors[arm].measure(number, case)
                 else:
                     executors[arm].observer.case_skipped(number, case)
-        after_round(number)
+        if cases:
+            after_round(number)
+
+
+def _lacking(case: Case, executors: Sequence[Executor]) -> bool:
+    """Whether a case that has times has fewer pairs than the sweep has rounds, not counting what was lost."""
+    if any(case.case_id in executor.progress.without_time for executor in executors):
+        return False
+    kept = set.intersection(*(executor.progress.finished - executor.progress.lost for executor in executors))
+    return sum(case_id == case.case_id for case_id, _ in kept) < executors[0].sweep.rounds
 
 
 def _share_core(executors: Sequence[Executor]) -> None:

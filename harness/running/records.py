@@ -103,7 +103,7 @@ class _Found:
         """Check the next line and keep it; raises PlanError."""
         if not self.header:
             sweep = checked_header(entry)
-            self.header, self.rounds = entry, sweep.rounds
+            self.header, self.rounds = entry, sweep.all_rounds
             self.groups = {case.case_id: case.group for case in sweep.cases}
             return
         check_entry(entry, self.groups, self.rounds)

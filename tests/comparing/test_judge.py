@@ -39,6 +39,15 @@ def test_what_all_cases_of_a_round_share_is_taken_out_and_no_change(slower):
     np.testing.assert_allclose(drifting[1] - drifting[0], new - base, atol=1e-12)
 
 
+def test_a_round_of_few_cases_tells_nothing_of_the_round():
+    base, new = table()
+    base[3:, -2:] = new[3:, -2:] = math.nan
+    before, after = without_rounds(base, new)
+    assert (before[:3, -2:] == base[:3, -2:]).all()
+    assert (after[:3, -2:] == new[:3, -2:]).all()
+    assert np.ptp(np.median(before[:, :-2], axis=0)) < np.ptp(np.median(base[:, :-2], axis=0)) / 2
+
+
 def test_a_round_without_a_time_of_one_case_is_left_so():
     base, new = table()
     base[3, 4] = math.nan

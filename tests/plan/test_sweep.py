@@ -191,6 +191,15 @@ def test_a_sweep_comes_back_from_json_as_it_was(sweep):
     assert Sweep.from_json(json.loads(json.dumps(sweep.to_json(), allow_nan=False))) == sweep
 
 
+def test_a_sweep_that_was_stored_before_there_were_spare_rounds_has_none():
+    sweep = plan_sweep(None, Axes())
+    stored = {name: value for name, value in sweep.to_json().items() if name != "spare"}
+    assert Sweep.from_json(json.loads(json.dumps(stored))) == sweep
+    some = replace(sweep, spare=2)
+    assert Sweep.from_json(json.loads(json.dumps(some.to_json()))) == some
+    assert {number for number, _ in some.schedule()} == set(range(sweep.rounds + 2))
+
+
 @pytest.mark.parametrize("break_it", [lambda stored: stored.pop("targets"), lambda stored: stored.update(colour="red")])
 def test_json_of_another_program_is_no_sweep(break_it):
     stored = plan_sweep(None, Axes()).to_json()
@@ -464,6 +473,8 @@ def test_a_sweep_file_larger_than_a_run_can_be_is_refused_at_once(text, texts, s
         {"sampling": {"budget_ns": 1.5}},
         {"cold": "yes"},
         {"order_seed": -1},
+        {"spare": -1},
+        {"spare": "some"},
     ],
     ids=str,
 )

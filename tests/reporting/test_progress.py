@@ -90,6 +90,18 @@ def test_what_is_lost_and_measured_again_is_counted_once_more():
     assert [line.split()[0] for line in log.file.getvalue().splitlines()] == ["1/2", "2/3", "3/3"]
 
 
+def test_a_spare_round_is_one_more_than_was_planned_however_often_it_is_begun():
+    log = console()
+    with RunProgress(log, Sweep((CASE,), rounds=2)) as watching:
+        go_through(watching, 0)
+        go_through(watching, 1)
+        watching.case_started(2, CASE)
+        go_through(watching, 2)
+    assert [" ".join(line.split()[:3]) for line in log.file.getvalue().splitlines()] == [
+        *("1/2 round 1/2", "2/2 round 2/2", "3/3 round 3/2")
+    ]
+
+
 def test_a_process_is_told_by_its_own_name_though_another_began_after_it():
     log = console()
     with RunProgress(log, Sweep((CASE,), rounds=2)) as watching:

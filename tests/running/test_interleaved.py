@@ -2,6 +2,7 @@ import itertools
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from harness.running import interleaved as interleaved_module
 from harness.running.arms import Arm
 from harness.running.executor import Executor, Progress
 from harness.running.folder import Revision, digest
-from harness.running.interleaved import interleave, measure_in_turn, schedule, start_sides
+from harness.running.interleaved import interleave, measure_in_turn, schedule, start_sides, with_spare
 from harness.running.journal import Journal
 from harness.running.records import FORMAT, read_journal
 from harness.running.session import Machine, Session
@@ -67,6 +68,10 @@ class FakeLauncher:
         ending = self.endings.get((self.arm, request.case, request.round), "ok")
         if isinstance(ending, BaseException):
             raise ending
+        why = {"slow": {"slow core": 39}, "waiting": {"waited": 39}}.get(ending)
+        if why:
+            told = {"outcome": "ok", "reason": "", "seconds": 1.0, "step_ns": 9.0, "core_ns": 10_000.0}
+            return {**told, "core_work": self.work[self.arm], "blocks": 40, "blocks_disturbed": 39, "disturbances": why}
         record = {"outcome": ending, "reason": "" if ending == "ok" else "because", "seconds": 1.0, "step_ns": 5.0}
         return {**record, "core_ns": 10_000.0 - len(self.told), "core_work": self.work[self.arm]}
 
@@ -89,14 +94,15 @@ class Run:
         self.folders = [folder / name for name in "ab"]
         self.sent, self.asked, self.told, self.turns, self.rounds, self.heard = sent, [], [], [], [], Heard()
 
-    def __call__(self, endings):
+    def __call__(self, endings, spare=0):
+        sweep = replace(SWEEP, spare=spare)
         executors = []
         for arm, folder in enumerate(self.folders):
             folder.mkdir()
             launcher = FakeLauncher(arm, self.asked, self.told, endings)
-            journal = Journal.create(folder, {**HEADER, "sweep": SWEEP.to_json()})
+            journal = Journal.create(folder, {**HEADER, "sweep": sweep.to_json()})
             executors.append(
-                Executor(SWEEP, Progress(), journal, lambda _, own=launcher: own, placed, self.heard, self.sent)
+                Executor(sweep, Progress(), journal, lambda _, own=launcher: own, placed, self.heard, self.sent)
             )
         try:
             interleave(executors, self.turns.append, lambda number: self.rounds.append((number, len(self.asked))))
@@ -116,9 +122,9 @@ def placed(case):
 
 @pytest.fixture
 def run(tmp_path):
-    def run(endings=(), sent=lambda case: case):
+    def run(endings=(), sent=lambda case: case, spare=0):
         run.last = Run(tmp_path, sent)
-        return run.last(dict(endings))
+        return run.last(dict(endings), spare)
 
     return run
 
@@ -161,6 +167,52 @@ def test_a_case_that_fails_in_one_arm_is_measured_in_both_in_that_round_and_in_n
         assert [at for at, case_id in done.kept(each) if case_id == bad.case_id] == list(range(number + 1))
         assert len(done.kept(each)) == 15 + number + 1
     assert done.heard.skipped == [(at, bad) for at in range(number + 1, 5) for _ in (0, 1)]
+
+
+# Making up for what was lost
+
+
+def spare_of(done):
+    """What was measured after the planned rounds; both arms have the same."""
+    assert done.kept(0) == done.kept(1)
+    return [each for each in done.kept(0) if each[0] >= SWEEP.rounds]
+
+
+def test_a_pair_that_a_neighbour_spoilt_in_either_arm_is_measured_once_more_after_the_last_round(run):
+    one, other, *_ = CASES
+    done = run({(0, one, 1): "slow", (1, one, 3): "slow", (0, other, 2): "slow", (1, other, 2): "slow"}, spare=3)
+    assert sorted(spare_of(done)) == sorted([(5, one.case_id), (6, one.case_id), (5, other.case_id)])
+    assert done.asked[40:] == [each for each in done.asked if each[0] >= 5]
+    assert done.rounds == [*((number, 8 * (number + 1)) for number in range(5)), (5, 44), (6, 46)]
+    assert done.heard.skipped == []
+
+
+def test_so_is_one_that_was_lost_in_a_spare_round_but_there_is_an_end(run):
+    case = CASES[0]
+    assert spare_of(run({(1, case, number): "slow" for number in (4, 5, 6, 7, 8)}, spare=3)) == [
+        (number, case.case_id) for number in (5, 6, 7)
+    ]
+
+
+@pytest.mark.parametrize(
+    "endings",
+    [
+        {},
+        {(0, CASES[0], 1): "waiting"},  # for threads of its own, which will be there again
+        {(0, CASES[0], 1): "slow", (1, CASES[0], 4): "crashed"},  # has no time anyway
+    ],
+    ids=["nothing lost", "of its own", "crashed"],
+)
+def test_nothing_else_is_made_up_for(run, endings):
+    done = run(endings, spare=3)
+    assert spare_of(done) == []
+    assert [number for number, _ in done.rounds] == list(range(5))
+
+
+def test_there_are_spare_rounds_where_processes_time_for_long_enough():
+    assert with_spare(SWEEP) == SWEEP
+    long = replace(SWEEP, sampling=Sampling(relative_width=0.01, budget_ns=10**9))
+    assert with_spare(long) == replace(long, spare=3)
 
 
 def test_an_interrupt_between_two_arms_leaves_every_record_before_it(run):
