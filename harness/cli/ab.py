@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     default=10,
     metavar="N",
     show_default=True,
-    help="Fresh processes for each case in each arm.",
+    help="Fresh processes for each case in each arm; up to half as many more for what a neighbour spoils.",
 )
 @click.option("--seeds", type=int, metavar="N", help="Judge convergence over seeds 0 … N-1; default 64.")
 @click.option("--margin", type=click.FloatRange(0.1, 100), metavar="PERCENT", help="Least change that counts.")

@@ -9,20 +9,20 @@ import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-from harness.comparing.clock import judge_clocked, without_clock
 from harness.comparing.comparable import check_comparable, warnings
-from harness.comparing.compared import Aggregate, CaseResult, Compared, Status
-from harness.comparing.disturbed import pairs_left_out, throughout
-from harness.comparing.judge import ASSUMED_SPREAD, Judged, judge
+from harness.comparing.compared import Aggregate, CaseResult, Compared, Disturbed, Status
+from harness.comparing.disturbed import throughout
+from harness.comparing.judge import ASSUMED_SPREAD, MANY_CASES, Judged, judge
 from harness.comparing.outcomes import before_times
-from harness.comparing.rounds import rounds_needed
+from harness.comparing.pairs import Evidence, JudgedPairs, judge_pairs
+from harness.comparing.rounds import MOST_ROUNDS, rounds_needed
 from harness.comparing.rule import Array, clipped, moments, welch
 from harness.comparing.run import Run
 from harness.comparing.sessions import SessionSpread
 from harness.plan.errors import NotComparable
+from harness.running.interleaved import SPARE_SHARE
 
 
 def compare_runs(
@@ -55,22 +55,17 @@ def compare_runs(
     if not paired:
         then, now = _logs(base, names), _logs(new, names)
     known = np.array([(spreads or {}).get(name, math.nan) for name in names], dtype=float)
-    out = np.zeros(then.shape, dtype=bool)
-    clocked = None
+    pairs, disturbed = None, Disturbed()
     if paired:
-        out = pairs_left_out(then, now, *(_throughout(side, names, shared) for side in (base, new)))
-        then, now = (np.where(out, np.nan, side) for side in (then, now))
-        if _same_work(base, new):
-            clocked = without_clock(then, now, *(_logs(side, names, shared, column="core_ns") for side in (base, new)))
-    if clocked is None:
-        found = judge(
-            then, now, paired=paired, known=known, least=least, sessions=None if firm else sessions, firm=firm
-        )
+        evidence = _evidence(base, new, names, shared)
+        pairs = judge_pairs(then, now, evidence, known=known, least=least)
+        found, then, now = pairs.found, pairs.base, pairs.new
+        disturbed = _disturbed(pairs, evidence)
     else:
-        found = judge_clocked(then, now, clocked, known=known, least=least)
+        found = judge(then, now, paired=False, known=known, least=least, sessions=None if firm else sessions, firm=firm)
     needed = _needed(found, least, firm=firm)
-    if out.any():  # as large a share of those will be again
-        needed = np.ceil(needed * (1 + out.sum(axis=-1) / np.isfinite(now - then).sum(axis=-1)))
+    if pairs is not None:
+        needed = _with_lost(needed, pairs)
     timed = dict(zip(names, _results(names, then, now, found, needed), strict=True))
     cases = tuple(
         timed[name] if status is None else CaseResult(name, status, reason)
@@ -84,17 +79,39 @@ def compare_runs(
         firm=firm,
         paired=paired,
         sessions=None if firm else sessions,
-        left_out=int(out.sum()),
-        clocked=1.0 if clocked is None else float(clocked.left.min()),
+        disturbed=disturbed,
+        clocked=1.0 if pairs is None else float(pairs.left.min()),
         varied=varied,
         warnings=warnings(base, new, float(np.nanmin(np.append(found.table.rounds, math.inf)))),
     )
 
 
-def _throughout(run: Run, names: list[str], shared: set[int]) -> NDArray[np.bool_]:
-    """Return which processes `[cases, rounds]` were disturbed from beginning to end."""
-    marked = run.measurements.assign(step_ns=np.where(throughout(run.measurements), 1.0, np.nan))
-    return np.asarray(np.isfinite(_logs(Run(run.name, marked), names, shared)))
+def _evidence(base: Run, new: Run, names: list[str], shared: set[int]) -> Evidence | None:
+    """Return what both sides tell of the core, where they tell it by the same work."""
+    if not _same_work(base, new):
+        return None
+    marked = [
+        side.measurements.assign(step_ns=np.where(throughout(side.measurements), 1.0, np.nan)) for side in (base, new)
+    ]
+    one, other = (np.isfinite(_logs(Run("", table), names, shared)) for table in marked)
+    work, also = (_logs(side, names, shared, column="core_ns") for side in (base, new))
+    return Evidence((work, also), (one, other))
+
+
+def _disturbed(judged: JudgedPairs, evidence: Evidence | None) -> Disturbed:
+    if evidence is None:
+        return Disturbed()
+    either = judged.pairs.out | judged.pairs.kept
+    base, new = (int((either & side).sum()) for side in evidence.disturbed)
+    return Disturbed(int(judged.pairs.out.sum()), int(judged.pairs.kept.sum()), base, new)
+
+
+def _with_lost(needed: Array, judged: JudgedPairs) -> Array:
+    """Return how many rounds to ask for, as a share of their pairs will be lost and not all be made up for."""
+    there = np.isfinite(judged.new - judged.base).sum(axis=-1)
+    lost = judged.pairs.out.sum(axis=-1) / np.where(there > 0, there, 1)
+    rounds = np.ceil(needed * np.fmax(1, (1 + lost) / (1 + SPARE_SHARE)))
+    return np.where(rounds <= MOST_ROUNDS, rounds, np.nan)
 
 
 def _logs(run: Run, names: list[str], shared: set[int] | None = None, column: str = "step_ns") -> Array:
@@ -167,7 +184,10 @@ def _aggregate(then: Array, now: Array, *, paired: bool, between: SessionSpread 
     if not there.any():
         return None
     if paired:
-        ratios = _by_round(clipped(now[there] - then[there]))
+        pairs = clipped(now[there] - then[there])
+        # A round of a few cases, in which these made up for lost pairs, would count as much as one of all.
+        pairs = pairs[:, np.isfinite(pairs).mean(axis=0) >= MANY_CASES]
+        ratios = _by_round(pairs) if pairs.size else np.array([])
         ratios = ratios[np.isfinite(ratios)]
         effect, freedom = float(ratios.mean()) if len(ratios) else math.nan, float(len(ratios) - 1)
         error = float(ratios.std(ddof=1) / math.sqrt(len(ratios))) if freedom > 0 else math.nan

@@ -78,13 +78,26 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
+class Disturbed:
+    """Pairs of which a side was disturbed from beginning to end: how many are left_out, and kept all the same.
+
+    base, new: how many processes of each side were.
+    """
+
+    left_out: int = 0
+    kept: int = 0
+    base: int = 0
+    new: int = 0
+
+
+@dataclass(frozen=True)
 class Compared:
     """A whole comparison.
 
     firm: whether both sides were measured in one session; paired: in the same rounds. sessions: what is known of how
-    this machine's sessions differ, None for nothing. left_out: pairs of which a side was disturbed throughout. clocked:
-    the share of the spread of pairs that is left without what the core's clock did to them. varied: what differs as
-    declared, with both values.
+    this machine's sessions differ, None for nothing. disturbed: which pairs are left out. clocked: the share of the
+    spread of pairs that is left without what the core's clock did to them. varied: what differs as declared, with both
+    values.
     """
 
     base: Run
@@ -94,7 +107,7 @@ class Compared:
     firm: bool
     paired: bool
     sessions: SessionSpread | None = None
-    left_out: int = 0
+    disturbed: Disturbed = Disturbed()
     clocked: float = 1.0
     varied: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -32,7 +32,7 @@ ASSUMED_SPREAD = 0.01
 # that what is left looks quieter than it is: at a spread of 5 % that is not known, 2.6 % of tables of two cases have a
 # false verdict, 1.2 % of five, 0.9 % of ten and 0.7 % of twenty.
 SHARING_CASES = 20
-_MANY_CASES = 0.5  # of the table
+MANY_CASES = 0.5  # of a table: a round of fewer tells nothing of all
 _PAIRS_PAY = 0.5  # of the variance, for they have half of the freedom
 
 
@@ -96,7 +96,8 @@ def without_rounds(base: Array, new: Array) -> tuple[Array, Array]:
     by_round = np.swapaxes(both - median(both), -1, -2)
     shared = np.swapaxes(median(by_round), -1, -2)
     # A round of a few cases, in which these made up for lost pairs, tells of them and not of the round.
-    many = np.isfinite(both).mean(axis=-2, keepdims=True) >= _MANY_CASES
+    least = min(MANY_CASES * both.shape[-2], 2 * SHARING_CASES)
+    many = np.isfinite(both).sum(axis=-2, keepdims=True) >= least
     shared = np.where(many, shared, 0)
     return base - shared, new - shared
 

@@ -90,7 +90,8 @@ class Sweep:
 
     def to_json(self) -> dict[str, Any]:
         """Return the sweep as a JSON object."""
-        return {**asdict(self), "cases": [case.to_json() for case in self.cases]}
+        told = {**asdict(self), "cases": [case.to_json() for case in self.cases]}
+        return told if self.spare else {name: value for name, value in told.items() if name != "spare"}
 
     @classmethod
     def from_json(cls, stored: object) -> Self:
@@ -307,7 +308,7 @@ def _check_size(sweep: Sweep, source: str) -> None:
     for number, what, most in (
         (count, "cases", MAX_CASES),
         (len(sweep.targets), "targets", MAX_TARGETS),
-        (count * sweep.rounds, "processes (cases × rounds)", MAX_PROCESSES),
+        (count * sweep.all_rounds, "processes (cases × rounds)", MAX_PROCESSES),
         (count * sweep.seeds, "trainings (cases × seeds)", MAX_TRAININGS),
     ):
         if number > most:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich import box
@@ -64,8 +65,9 @@ def show_comparison(console: Console, compared: Compared, *, only_wrong: bool = 
         _say(console, "", words.aggregate(compared))
     for case in rest:
         _say(console, words.said(case.status), ": ".join(filter(None, (printable(case.case_id), words.reason(case)))))
-    _say(console, "", words.left_out(compared))
-    _say(console, "", words.clocked(compared))
+    if not only_wrong:
+        _say(console, "", words.disturbed(compared))
+        _say(console, "", words.clocked(compared))
     _say(console, "", words.more_rounds(compared))
     if compared.varied and not only_wrong:
         _say(console, "varied", _listed(compared.varied))
@@ -86,7 +88,7 @@ def as_markdown(compared: Compared) -> str:
     parts += [
         _bullets([_markdown_line(case) for case in words.untimed(compared)]),
         markdown(words.aggregate(compared)),
-        markdown(words.left_out(compared)),
+        markdown(words.disturbed(compared)),
         markdown(words.clocked(compared)),
         markdown(words.more_rounds(compared)),
         _bullets([f"**warning**: {markdown(warning, 500)}" for warning in compared.warnings]),
@@ -124,9 +126,9 @@ def as_json(compared: Compared) -> dict[str, Any]:
 
     * schema; verdict: `regressed`, `slower` (of two sessions), `no_times`, `undecided` or `no_regression`; text: it in
       one line; counts: cases of every status, 0 as well.
-    * firm: both sides are of one session; paired: of the same rounds. left_out: pairs of which a side was
-      disturbed from beginning to end. clocked: the share of the pairs' spread that is left without what the core's
-      clock did to them; 1 where that was not taken out.
+    * firm: both sides are of one session; paired: of the same rounds. disturbed: of the pairs of which a side was so
+      from beginning to end, how many are left_out and kept, and how many processes of base and new were. clocked: the
+      share of the pairs' spread that is left without what the core's clock did to them; 1 where it was not taken out.
     * base, new: name as it was given, run_id, commit, dirty, machine, fingerprint, session, rounds.
     * aggregate, or null: cases, geometric mean `change`, its 95 % interval `change_low`, `change_high`.
     * sessions, null for one session: whether their spread was `measured` and over how many `sessions`, else assumed;
@@ -144,7 +146,7 @@ def as_json(compared: Compared) -> dict[str, Any]:
         "counts": {status.value: len(compared.of(status)) for status in Status},
         "firm": compared.firm,
         "paired": compared.paired,
-        "left_out": compared.left_out,
+        "disturbed": asdict(compared.disturbed),
         "clocked": _number(compared.clocked),
         "base": _side(compared.base),
         "new": _side(compared.new),

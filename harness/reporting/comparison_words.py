@@ -173,12 +173,16 @@ def aggregate(compared: Compared) -> str:
     return f"geometric mean over {_cases(mean.cases)}: {percent(mean.change)} {within}".rstrip() + between
 
 
-def left_out(compared: Compared) -> str:
-    """Return how many pairs are left out; empty where none is."""
-    if not compared.left_out:
+def disturbed(compared: Compared) -> str:
+    """Return how many pairs a neighbour spoilt, and what became of them; empty where it spoilt none."""
+    told = compared.disturbed
+    if not told.base + told.new:
         return ""
-    pairs = compared.left_out + sum(min(case.rounds_base, case.rounds_new) for case in compared.of(*TIMED))
-    return f"{compared.left_out} of {pairs} pairs are left out: of one side hardly a block was undisturbed"
+    parts = [f"{told.left_out} left out" if told.left_out else ""]
+    if told.kept:
+        parts.append(f"{told.kept} kept, as they are more than half of a case's, or one side's by more than chance")
+    what = f"beside {told.base} processes of the base and {told.new} of the new side a neighbour had the core all along"
+    return f"{what}; of their pairs, {', '.join(filter(None, parts))}"
 
 
 def clocked(compared: Compared) -> str:

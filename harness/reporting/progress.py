@@ -11,7 +11,7 @@ from harness.plan.estimate import process_seconds, sweep_seconds
 from harness.plan.sweep import Sweep
 from harness.plan.text import printable
 from harness.reporting.screen import Screen
-from harness.reporting.so_far import SoFar
+from harness.reporting.so_far import SoFar, round_of
 from harness.reporting.terminal import duration, redraws
 
 
@@ -77,7 +77,7 @@ class RunProgress:
         so_far, arm = self._so_far, f" of {printable(self.arm, 40)}" if self.arm else ""
         told = record["outcome"] if not record["reason"] else f"{record['outcome']}: {printable(record['reason'])}"
         step = f", step {duration(record['step_ns'])}" if record.get("step_ns") is not None else ""
-        named = f"round {round_number + 1}/{self._sweep.rounds} {case.case_id}{arm}"
+        named = f"{round_of(round_number, self._sweep.rounds)} {case.case_id}{arm}"
         return f"{so_far.done}/{so_far.total} {named} {told} ({record['seconds']:.1f} s){step}"
 
     def _time_left(self) -> str:

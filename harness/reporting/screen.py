@@ -18,7 +18,7 @@ from rich.text import Text
 from harness.plan.outcome import Outcome
 from harness.plan.sweep import Sweep
 from harness.plan.text import printable
-from harness.reporting.so_far import Found, Key, SoFar
+from harness.reporting.so_far import Found, Key, SoFar, round_of
 from harness.reporting.terminal import duration, styled
 
 Lines = list[list[Segment]]
@@ -161,7 +161,7 @@ class Screen:
         if newest is not None:
             arm = f" of {printable(newest.arm, 40)}" if newest.arm else ""
             phase = f" {newest.phase}{' again' if newest.again else ''}"
-            what.append(f"round {newest.round_number + 1}/{self._sweep.rounds} ")
+            what.append(f"{round_of(newest.round_number, self._sweep.rounds)} ")
             fixed = what.cell_len + len(arm) + len(phase)
             name = newest.case_id if len(newest.case_id) + fixed <= width else self._short(newest.case_id)
             what.append(cut(name, width - fixed) + arm)

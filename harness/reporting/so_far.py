@@ -16,6 +16,11 @@ from harness.tables.statistics import log_interval
 Key = tuple[str, str]  # case_id and arm
 
 
+def round_of(number: int, rounds: int) -> str:
+    """Return a round's name: of those planned, or a spare one, for what a neighbour spoilt."""
+    return f"round {number + 1}/{rounds}" if number < rounds else f"spare round {number + 1 - rounds}"
+
+
 @dataclass
 class Found:
     """What is known of a case in one arm. steps_ns: of its processes, by round; outcome: how it ended, if not `ok`."""

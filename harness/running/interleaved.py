@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from harness.measuring.cpus import Placement, away_from_workers, place
 from harness.plan.case import Case
-from harness.plan.sweep import Sweep
+from harness.plan.sweep import MAX_PROCESSES, Sweep
 from harness.running.again import worth_it
 from harness.running.arms import Arm
 from harness.running.executor import Executor, Observer
@@ -32,6 +32,8 @@ from harness.running.session import Machine, Session
 SUFFIX = "-ab"  # of a session's name
 # Of the rounds, so many more may make up for lost pairs.
 SPARE_SHARE = 0.5
+# Of all rounds there may be: where more pairs are lost, this is what the machine is.
+MOST_LOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Side:
 
 def with_spare(sweep: Sweep) -> Sweep:
     """Return the sweep with rounds in which lost pairs can be made up for, where that is worth the time."""
-    return replace(sweep, spare=math.ceil(SPARE_SHARE * sweep.rounds)) if worth_it(sweep.sampling) else sweep
+    most = MAX_PROCESSES // len(sweep.cases) - sweep.rounds
+    spare = min(math.ceil(SPARE_SHARE * sweep.rounds), most)
+    return replace(sweep, spare=spare) if worth_it(sweep.sampling) else sweep
 
 
 def schedule(sweep: Sweep) -> Iterator[tuple[int, Case, tuple[int, int]]]:
@@ -134,11 +138,15 @@ def interleave(executors: Sequence[Executor], turn: Callable[[int], None], after
 
 
 def _lacking(case: Case, executors: Sequence[Executor]) -> bool:
-    """Whether a case that has times has fewer pairs than the sweep has rounds, not counting what was lost."""
+    """Whether a case that has times lacks pairs that were lost, and not so many that no spare rounds could help it."""
     if any(case.case_id in executor.progress.without_time for executor in executors):
         return False
-    kept = set.intersection(*(executor.progress.finished - executor.progress.lost for executor in executors))
-    return sum(case_id == case.case_id for case_id, _ in kept) < executors[0].sweep.rounds
+    lost = {number for each in executors for case_id, number in each.progress.lost if case_id == case.case_id}
+    measured = (
+        {number for case_id, number in executors[0].progress.finished if case_id == case.case_id} if lost else set()
+    )
+    sweep = executors[0].sweep
+    return bool(lost) and len(measured) - len(lost) < sweep.rounds and len(lost) <= MOST_LOST * sweep.all_rounds
 
 
 def _share_core(executors: Sequence[Executor]) -> None:

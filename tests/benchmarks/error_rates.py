@@ -22,7 +22,19 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from tests.comparing.on_disk import disagreements
-from tests.comparing.simulated import DRIFT, NOISES, NONE, Cell, Change, Clocked, OneSession, Rates, TwoSessions, rates
+from tests.comparing.simulated import (
+    DRIFT,
+    NOISES,
+    NONE,
+    Cell,
+    Change,
+    Clocked,
+    Neighboured,
+    OneSession,
+    Rates,
+    TwoSessions,
+    rates,
+)
 
 REPLICATES, QUICK, FILES = 5000, 300, 216
 SPREADS = (0.005, 0.01, 0.02, 0.05)
@@ -37,6 +49,7 @@ PROMISED_OFFSET = 0.02
 ADVISORY = (NONE, Change(1, 0.10), Change(1, 0.20))
 
 CLOCKS, CLOCKED_ROUNDS = (0.01, 0.02, 0.04), (12, 20)
+RATES = (0.05, 1 / 6, 1 / 3, 1 / 2)  # of processes beside a neighbour
 
 FALSE_LIMIT = 0.01
 FIVE = Change(1, 0.05)
@@ -64,11 +77,16 @@ def clocked() -> Iterator[Clocked]:
         yield Clocked(noise, 0.02, rounds, clock, cases)
 
 
+def neighboured() -> Iterator[Neighboured]:
+    for rate, cases, rounds in itertools.product(RATES, (2, 54), CLOCKED_ROUNDS):
+        yield Neighboured("Gaussian", 0.02, rounds, rate, cases)
+
+
 def changes_of(cell: Cell) -> tuple[Change, ...]:
     """Return what changes in the tables of a cell: all there is only where something is promised, for it takes time."""
     if isinstance(cell, TwoSessions):
         return ADVISORY
-    if isinstance(cell, Clocked):
+    if isinstance(cell, Clocked | Neighboured):
         return (NONE, FIVE)
     if cell.known == "drifting" or cell.drift == "pair":
         return (NONE, FIVE)
@@ -128,7 +146,7 @@ def hold(found: Found) -> Limits:
             if usual and cell.noise in POWER_LIMITS and (cell.drift == "round" or cell.noise == "Gaussian"):
                 seen = by_change[FIVE]
                 limits.at_least(f"{cell}: power at 5 %", seen.found, seen.slower, POWER_LIMITS[cell.noise])
-        elif isinstance(cell, Clocked):
+        elif isinstance(cell, Clocked | Neighboured):
             promised = True
         else:
             promised = cell.stored > 0 and cell.common <= PROMISED_OFFSET
@@ -194,6 +212,26 @@ def show(found: Found) -> None:
             for noise, clock, cases in itertools.product(NOISES, CLOCKS, (2, 54))
         ],
     )
+    show_table(
+        "One session, in pairs, spread 2 % and unknown, Gaussian, beside some processes a neighbour from beginning to "
+        "end: tables with a false verdict; cases called regressed that are slower by 5 %, one in a table",
+        (
+            "of all processes",
+            "cases",
+            *(f"{what}, {rounds} rounds" for rounds in CLOCKED_ROUNDS for what in ("false", "found")),
+        ),
+        [
+            (
+                *(f"{100 * rate:.0f} %", str(cases)),
+                *itertools.chain.from_iterable(
+                    (f"{100 * max(rate.false_share for rate in seen.values()):.2f}", f"{100 * seen[FIVE].power:.0f}")
+                    for rounds in CLOCKED_ROUNDS
+                    for seen in (found[Neighboured("Gaussian", 0.02, rounds, rate, cases)],)
+                ),
+            )
+            for rate, cases in itertools.product(RATES, (2, 54))
+        ],
+    )
 
 
 def show_rounds(
@@ -229,7 +267,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     chosen = parser.parse_args()
     tables, files = (QUICK, 27) if chosen.quick else (chosen.replicates, chosen.files)
-    cells: list[Cell] = [*one_session(), *two_sessions(), *clocked()]
+    cells: list[Cell] = [*one_session(), *two_sessions(), *clocked(), *neighboured()]
     began = time.monotonic()
     with multiprocessing.Pool(chosen.jobs) as pool:
         # The slow ones first, so that both processes have work until the end; shown in the order of the cells.

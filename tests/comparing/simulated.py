@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from harness.comparing.clock import judge_clocked, without_clock
 from harness.comparing.compared import Status
 from harness.comparing.judge import judge
+from harness.comparing.pairs import Evidence, judge_pairs
 from harness.comparing.rule import Array, spread
 from harness.comparing.sessions import SessionSpread, session_means, session_spread
 
@@ -191,7 +192,37 @@ class Clocked:
         ).status
 
 
-Cell = OneSession | TwoSessions | Clocked
+@dataclass(frozen=True)
+class Neighboured:
+    """Both sides measured in the same rounds; beside some processes a neighbour computes all along, and they say so.
+
+    rate: the share of such processes, which are slower by 35 to 60 %. cases: of a table. The spread is not known.
+    """
+
+    noise: str
+    spread: float
+    rounds: int
+    rate: float
+    cases: int
+    firm = paired = True
+    slower, faster = Status.REGRESSED, Status.IMPROVED
+
+    def draw(self, draws: Generator, tables: int) -> tuple[Array, Array, Array]:
+        """Return log step times of base and new, `[tables, cases, rounds]`, and where the neighbour was, `[2, …]`."""
+        shape = (tables, self.cases, self.rounds)
+        there = draws.random((2, *shape)) < self.rate
+        slower = np.log(draws.uniform(1.35, 1.6, there.shape))
+        base, new = (NOISES[self.noise](draws, shape, self.spread) + side for side in np.where(there, slower, 0))
+        return base, new, there
+
+    def statuses(self, base: Array, new: Array, there: Array) -> NDArray[np.str_]:
+        """Return what the program says of each case, `[tables, cases]`."""
+        unknown = np.full_like(base, math.nan)
+        evidence = Evidence((unknown, unknown), (there[0].astype(bool), there[1].astype(bool)))
+        return judge_pairs(base, new, evidence, known=np.full(base.shape[:-1], math.nan)).found.status
+
+
+Cell = OneSession | TwoSessions | Clocked | Neighboured
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from harness.comparing.compare import compare_runs
-from harness.comparing.compared import CaseResult, Compared, Status
+from harness.comparing.compared import CaseResult, Compared, Disturbed, Status
 from harness.comparing.run import Run
 from harness.comparing.sessions import SessionSpread
 from harness.reporting.comparison import annotations, as_json, as_markdown, show_comparison, step_summary
@@ -88,6 +88,16 @@ def test_what_the_clock_had_of_the_spread_is_said_where_it_was_taken_out() -> No
     assert "is 40% of what it was" in as_markdown(compared_of(SAME, clocked=0.4))
     assert "clock" not in shown(compared_of(SAME)) + as_markdown(compared_of(SAME))
     assert as_json(compared_of(SAME, clocked=0.4))["clocked"] == 0.4
+
+
+def test_what_a_neighbour_spoilt_is_said_by_side_with_what_became_of_it() -> None:
+    spoilt = compared_of(SAME, disturbed=Disturbed(left_out=3, kept=7, base=4, new=6))
+    for text in (shown(spoilt), as_markdown(spoilt)):
+        assert "beside 4 processes of the base and 6 of the new side a neighbour had the core all along" in text
+        assert "3 left out, 7 kept, as they are more than half" in text
+    assert "kept" not in shown(compared_of(SAME, disturbed=Disturbed(left_out=3, base=3)))
+    assert "neighbour" not in shown(compared_of(SAME)) + shown(spoilt, only_wrong=True)
+    assert as_json(spoilt)["disturbed"] == {"left_out": 3, "kept": 7, "base": 4, "new": 6}
 
 
 # The verdict

@@ -12,7 +12,7 @@ from harness.measuring.protocol import PROTOCOL
 from harness.plan.case import Case
 from harness.plan.errors import PlanError
 from harness.plan.presets import Sampling
-from harness.plan.sweep import Sweep
+from harness.plan.sweep import MAX_PROCESSES, Sweep
 from harness.running import interleaved as interleaved_module
 from harness.running.arms import Arm
 from harness.running.executor import Executor, Progress
@@ -187,11 +187,16 @@ def test_a_pair_that_a_neighbour_spoilt_in_either_arm_is_measured_once_more_afte
     assert done.heard.skipped == []
 
 
-def test_so_is_one_that_was_lost_in_a_spare_round_but_there_is_an_end(run):
+def test_so_is_one_that_was_lost_in_a_spare_round_until_no_spare_round_could_help(run):
     case = CASES[0]
-    assert spare_of(run({(1, case, number): "slow" for number in (4, 5, 6, 7, 8)}, spare=3)) == [
+    assert spare_of(run({(1, case, number): "slow" for number in (4, 5, 6)}, spare=3)) == [
         (number, case.case_id) for number in (5, 6, 7)
     ]
+
+
+def test_where_more_than_half_is_lost_nothing_is_made_up_for(run):
+    case = CASES[0]
+    assert spare_of(run({(1, case, number): "slow" for number in (0, 1, 2, 3, 4)}, spare=3)) == []
 
 
 @pytest.mark.parametrize(
@@ -213,6 +218,9 @@ def test_there_are_spare_rounds_where_processes_time_for_long_enough():
     assert with_spare(SWEEP) == SWEEP
     long = replace(SWEEP, sampling=Sampling(relative_width=0.01, budget_ns=10**9))
     assert with_spare(long) == replace(long, spare=3)
+    many = replace(long, rounds=50_000)
+    assert with_spare(many).all_rounds * len(CASES) == MAX_PROCESSES
+    assert with_spare(replace(many, rounds=45_000)).spare == 5_000
 
 
 def test_an_interrupt_between_two_arms_leaves_every_record_before_it(run):

@@ -158,7 +158,7 @@ def _compared(compared: Compared) -> dict[str, Any]:
     ]
     rest = [(words.said(case.status), printable(case.case_id), words.reason(case)) for case in words.untimed(compared)]
     notes = (
-        *(words.aggregate(compared), words.left_out(compared), words.clocked(compared)),
+        *(words.aggregate(compared), words.disturbed(compared), words.clocked(compared)),
         *(words.more_rounds(compared), *words.advice(compared)),
     )
     varied = [f"varied as declared: {each}" for each in compared.varied]
