@@ -22,7 +22,7 @@ from harness.comparing.rule import Array, clipped, moments, welch
 from harness.comparing.run import Run
 from harness.comparing.sessions import SessionSpread
 from harness.plan.errors import NotComparable
-from harness.running.interleaved import SPARE_SHARE
+from harness.running.again import SPARE_SHARE
 
 
 def compare_runs(

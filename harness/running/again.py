@@ -25,6 +25,8 @@ CREDIT_PER_QUIET = 0.5
 MOST_IN_VAIN = 6
 # What comes from elsewhere, and may be over. A quota, and threads of the engine's own that it waits for, come again.
 PASSING = ("slow core", "preempted", "stolen")
+# Where two arms are measured in turn: of the rounds, so many more may make up for pairs that stayed disturbed.
+SPARE_SHARE = 0.5
 # Endings that are no word against what was measured before them.
 NO_WORD_AGAINST = (Outcome.TIMEOUT, Outcome.OUT_OF_MEMORY)
 

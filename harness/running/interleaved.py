@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from harness.measuring.cpus import Placement, away_from_workers, place
 from harness.plan.case import Case
 from harness.plan.sweep import MAX_PROCESSES, Sweep
-from harness.running.again import worth_it
+from harness.running.again import SPARE_SHARE, worth_it
 from harness.running.arms import Arm
 from harness.running.executor import Executor, Observer
 from harness.running.folder import make_run_folder
@@ -30,8 +30,6 @@ from harness.running.launcher import DEFAULT_TIMEOUT_S, Launcher, worker_environ
 from harness.running.session import Machine, Session
 
 SUFFIX = "-ab"  # of a session's name
-# Of the rounds, so many more may make up for lost pairs.
-SPARE_SHARE = 0.5
 # Of all rounds there may be: where more pairs are lost, this is what the machine is.
 MOST_LOST = 0.5
 
@@ -142,11 +140,11 @@ def _lacking(case: Case, executors: Sequence[Executor]) -> bool:
     if any(case.case_id in executor.progress.without_time for executor in executors):
         return False
     lost = {number for each in executors for case_id, number in each.progress.lost if case_id == case.case_id}
-    measured = (
-        {number for case_id, number in executors[0].progress.finished if case_id == case.case_id} if lost else set()
-    )
+    if not lost:
+        return False
+    measured = sum(case_id == case.case_id for case_id, _ in executors[0].progress.finished)
     sweep = executors[0].sweep
-    return bool(lost) and len(measured) - len(lost) < sweep.rounds and len(lost) <= MOST_LOST * sweep.all_rounds
+    return measured - len(lost) < sweep.rounds and len(lost) <= MOST_LOST * sweep.all_rounds
 
 
 def _share_core(executors: Sequence[Executor]) -> None:

@@ -87,9 +87,10 @@ def test_a_side_that_is_disturbed_more_often_than_by_chance_keeps_its_pairs():
 
 def test_in_a_table_of_many_cases_one_is_so_by_chance_but_not_all_of_them():
     base, new, *disturbed = (np.zeros((54, 30)), np.zeros((54, 30)), *np.zeros((2, 54, 30), dtype=bool))
-    disturbed[1][0, :8] = True
-    assert left_out(base, new, *disturbed).out.sum() == 8
-    disturbed[1][1, 0] = True
+    disturbed[1][0, :9] = True
+    disturbed[0][1:6, 0] = True
+    assert left_out(base, new, *disturbed).out.sum() == 14
+    disturbed[1][6:30, 0] = True
     assert not left_out(base, new, *disturbed).out.any()
 
 
