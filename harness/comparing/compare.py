@@ -90,9 +90,9 @@ def _evidence(base: Run, new: Run, names: list[str], shared: set[int]) -> Eviden
     """Return what both sides tell of the core, where they tell it by the same work."""
     if not _same_work(base, new):
         return None
-    marked = [
-        side.measurements.assign(step_ns=np.where(throughout(side.measurements), 1.0, np.nan)) for side in (base, new)
-    ]
+    tables = [side.measurements for side in (base, new)]
+    fast_ns = float(np.fmin(*(table["core_ns"].min() for table in tables)))
+    marked = [table.assign(step_ns=np.where(throughout(table, fast_ns), 1.0, np.nan)) for table in tables]
     one, other = (np.isfinite(_logs(Run("", table), names, shared)) for table in marked)
     work, also = (_logs(side, names, shared, column="core_ns") for side in (base, new))
     return Evidence((work, also), (one, other))

@@ -1,7 +1,9 @@
 """Leaves out pairs of which a side was disturbed from beginning to end: its time is the neighbour's.
 
-`running.again` measures such a process again; where the neighbour stays, its time is kept, and the row says so. Whether
-a pair is left out hangs on that evidence alone, never on its times, so that nothing is chosen by what it would say.
+`running.again` measures such a process again; where the neighbour stays, its time is kept, and the row says so. The
+first processes of a session do not know yet how fast a core can be, so that is judged here once more, by what is the
+fastest of all. Whether a pair is left out hangs on such evidence alone, never on its times, so that nothing is chosen
+by what it would say.
 
 What an arm disturbs itself is its own: all pairs stay where one side has more such processes than by chance; and where
 chance hides that, nothing is called the same without them. Where more than half of the pairs are so, they stay as well,
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness.comparing.rule import Array
+from harness.measuring.core import SLOW_CORE
 from harness.measuring.sampling import ENOUGH_BLOCKS
 from harness.running.again import PASSING, QUIET_SHARE
 
@@ -47,17 +50,19 @@ class LeftOut:
     spoilt: Mask
 
 
-def throughout(measurements: pd.DataFrame) -> Mask:
+def throughout(measurements: pd.DataFrame, fast_ns: float) -> Mask:
     """Return of each row whether hardly a block of it was undisturbed, mostly by what comes from elsewhere.
 
-    False in all rows of a table without the columns EVIDENCE.
+    By its blocks, or as its core was slow against that of the session's fastest process, which took fast_ns for the
+    fixed work of `measuring.core`. False in all rows of a table without the columns EVIDENCE.
     """
     if not set(EVIDENCE) <= set(measurements):
         return np.zeros(len(measurements), dtype=bool)
     blocks, disturbed = (measurements[name].to_numpy(dtype=float, na_value=np.nan) for name in EVIDENCE[:2])
     found: Mask = (disturbed > 0) & (blocks - disturbed < np.fmax(ENOUGH_BLOCKS, QUIET_SHARE * blocks))
     found[found] = [_may_pass(str(text)) for text in measurements["disturbances"][found]]
-    return found
+    slow: Mask = measurements["core_ns"].to_numpy(dtype=float, na_value=np.nan) > SLOW_CORE * fast_ns
+    return found | slow
 
 
 def left_out(base: Array, new: Array, base_disturbed: Mask, new_disturbed: Mask) -> LeftOut:

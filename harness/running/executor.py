@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from harness.measuring.core import SLOW_CORE
 from harness.measuring.cpus import Placement
 from harness.measuring.protocol import Request
 from harness.plan.case import Case
@@ -58,7 +59,7 @@ class Progress:
     was begun; one that was interrupted or disturbed throughout is begun again. disturbed: rounds that stayed so; lost:
     those of them by what comes from elsewhere.
     in_vain: how often in a row one was begun again and stayed so. core_ns: of its fastest process; core_work: what that
-    is the time of (`measuring.core`).
+    is the time of (`measuring.core`); cores: that time of each.
     """
 
     finished: set[tuple[str, int]] = field(default_factory=set)
@@ -69,6 +70,7 @@ class Progress:
     in_vain: int = field(default=0, compare=False)
     core_ns: float | None = None
     core_work: str = ""
+    cores: dict[tuple[str, int], float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, entries: Iterable[Mapping[str, Any]]) -> "Progress":
@@ -91,6 +93,8 @@ class Progress:
             self.in_vain += self.attempts[key] - 1 if key in self.attempts else 0
         elif entry["outcome"] == Outcome.OK:
             self.in_vain = 0
+        if entry.get("core_ns"):
+            self.cores[key] = entry["core_ns"]
         self.core_ns = min(filter(None, (self.core_ns, entry.get("core_ns"))), default=None)
         self.core_work = entry.get("core_work") or self.core_work
         if entry["outcome"] != Outcome.OK:
@@ -101,6 +105,7 @@ class Progress:
         self.finished = {key for key in self.finished if key[0] not in case_ids}
         self.disturbed &= self.finished
         self.lost &= self.finished
+        self.cores = {key: took for key, took in self.cores.items() if key in self.finished}
         self.without_time -= set(case_ids)
 
     def of_cases(self, case_ids: Collection[str]) -> "Progress":
@@ -111,7 +116,13 @@ class Progress:
             Counter({key: count for key, count in self.attempts.items() if key[0] in case_ids}),
             {key for key in self.disturbed if key[0] in case_ids},
             {key for key in self.lost if key[0] in case_ids},
+            cores={key: took for key, took in self.cores.items() if key[0] in case_ids},
         )
+
+    def lost_rounds(self, case_id: str) -> set[int]:
+        """Return the rounds of a case that are lost, also by what was not known yet: how fast the core can be."""
+        late = {key for key, took in self.cores.items() if self.core_ns and took > SLOW_CORE * self.core_ns}
+        return {number for name, number in self.lost | late if name == case_id}
 
     def may_repeat(self, case: Case, round_number: int) -> bool:
         """Whether a process that was disturbed throughout may be measured again, which must not go on for ever."""

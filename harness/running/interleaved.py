@@ -127,8 +127,8 @@ def interleave(executors: Sequence[Executor], turn: Callable[[int], None], after
             for arm in order:
                 if needed:
                     turn(arm)
-                    _share_core(executors)
                     executors[arm].measure(number, case)
+                    _share_core(executors)
                 else:
                     executors[arm].observer.case_skipped(number, case)
         if cases:
@@ -139,7 +139,7 @@ def _lacking(case: Case, executors: Sequence[Executor]) -> bool:
     """Whether a case that has times lacks pairs that were lost, and not so many that no spare rounds could help it."""
     if any(case.case_id in executor.progress.without_time for executor in executors):
         return False
-    lost = {number for each in executors for case_id, number in each.progress.lost if case_id == case.case_id}
+    lost = set().union(*(each.progress.lost_rounds(case.case_id) for each in executors))
     if not lost:
         return False
     measured = sum(case_id == case.case_id for case_id, _ in executors[0].progress.finished)

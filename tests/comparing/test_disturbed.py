@@ -22,8 +22,8 @@ ROUNDS = 16
 NEIGHBOUR = math.log(1.6)
 
 
-def evidence(*rows: tuple[int, int, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["blocks", "blocks_disturbed", "disturbances"])
+def evidence(*rows: tuple[int, int, str], core_ns: float = 9000.0) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["blocks", "blocks_disturbed", "disturbances"]).assign(core_ns=core_ns)
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,22 @@ def evidence(*rows: tuple[int, int, str]) -> pd.DataFrame:
     ],
 )
 def test_the_evidence_is_of_blocks_and_of_what_comes_from_elsewhere(row, found):
-    assert throughout(evidence(row)).tolist() == [found]
+    assert throughout(evidence(row), 9000).tolist() == [found]
+
+
+@pytest.mark.parametrize(
+    ("core_ns", "found"), [(13000, True), (11800, True), (11600, False), (9000, False), (math.nan, False)]
+)
+def test_so_is_a_core_that_was_slow_against_the_fastest_of_the_session(core_ns, found):
+    assert throughout(evidence((148, 3, "preempted 3"), core_ns=core_ns), 9000).tolist() == [found]
+    assert throughout(evidence((148, 0, ""), core_ns=core_ns), 9000).tolist() == [found]
+    assert throughout(evidence((148, 3, "preempted 3"), core_ns=core_ns), math.nan).tolist() == [False]
 
 
 def test_without_evidence_nothing_is_known():
     unknown = pd.DataFrame({"blocks": [math.nan], "blocks_disturbed": [math.nan], "disturbances": [""]})
-    assert throughout(unknown).tolist() == [False]
-    assert throughout(unknown.drop(columns="disturbances")).tolist() == [False]
+    assert throughout(unknown.assign(core_ns=math.nan), math.nan).tolist() == [False]
+    assert throughout(unknown.drop(columns="disturbances"), 9000).tolist() == [False]
 
 
 def masks(base: list[int], new: list[int], cases: int = 1) -> tuple[np.ndarray, ...]:
@@ -208,6 +217,16 @@ def test_what_is_left_out_is_counted_and_the_rest_decides():
     assert case.change == pytest.approx(0.05, abs=0.01)
     assert found.aggregate is not None
     assert found.aggregate.change == pytest.approx(case.change, abs=0.01)
+
+
+@pytest.mark.parametrize(("side", "disturbed"), [("base", Disturbed(1, 0, 1, 0)), ("new", Disturbed(1, 0, 0, 1))])
+def test_what_the_first_process_of_a_session_could_not_know_is_known_by_the_other_side(side, disturbed):
+    def found(others: float) -> Compared:
+        cores = {name: [12_000.0] + [10_000.0] * 9 if name == side else others for name in ("base", "new")}
+        return compare_runs(*(told(run(name, QUIET), [], core_ns=core_ns) for name, core_ns in cores.items()))
+
+    assert found(10_000.0).disturbed == Disturbed()
+    assert (found(9_000.0).disturbed, found(9_000.0).cases[0].rounds_new) == (disturbed, 9)
 
 
 def test_what_is_kept_is_counted_as_well():

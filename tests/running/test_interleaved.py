@@ -72,8 +72,10 @@ class FakeLauncher:
         if why:
             told = {"outcome": "ok", "reason": "", "seconds": 1.0, "step_ns": 9.0, "core_ns": 10_000.0}
             return {**told, "core_work": self.work[self.arm], "blocks": 40, "blocks_disturbed": 39, "disturbances": why}
-        record = {"outcome": ending, "reason": "" if ending == "ok" else "because", "seconds": 1.0, "step_ns": 5.0}
-        return {**record, "core_ns": 10_000.0 - len(self.told), "core_work": self.work[self.arm]}
+        core_ns = 14_000.0 if ending == "slow core" else 10_000.0 - len(self.told)
+        outcome, reason = ("ok", "") if ending in ("ok", "slow core") else (ending, "because")
+        record = {"outcome": outcome, "reason": reason, "seconds": 1.0, "step_ns": 5.0}
+        return {**record, "core_ns": core_ns, "core_work": self.work[self.arm]}
 
 
 class Heard:
@@ -185,6 +187,17 @@ def test_a_pair_that_a_neighbour_spoilt_in_either_arm_is_measured_once_more_afte
     assert done.asked[40:] == [each for each in done.asked if each[0] >= 5]
     assert done.rounds == [*((number, 8 * (number + 1)) for number in range(5)), (5, 44), (6, 46)]
     assert done.heard.skipped == []
+
+
+@pytest.mark.parametrize("arm", [0, 1])
+@pytest.mark.parametrize("case", CASES[:2])
+def test_so_is_one_that_shows_only_later_that_its_core_was_slow(run, arm, case):
+    first = next(each for _, each in SWEEP.schedule())  # no process before it tells
+    assert spare_of(run({(arm, each, 0): "slow core" for each in (case, first)}, spare=3)) == [
+        (5, each.case_id)
+        for number, each in replace(SWEEP, rounds=8).schedule()
+        if number == 5 and each in (case, first)
+    ]
 
 
 def test_so_is_one_that_was_lost_in_a_spare_round_until_no_spare_round_could_help(run):
