@@ -7,7 +7,8 @@ against the engine's own updates made one by one, some of which are checked as i
 the last bit, the whole block is held against the reference, within what rounding does to it.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,11 @@ STORED = 16.0
 NEARBY = 20
 # Updates of a block that are held against the reference where it is not that of single updates to the last bit.
 REFERENCE_UPDATES = 1000
+# Ways that rounding may go which are tried before a block is called wrong (`reference.trained_freely`), and how many
+# times as far as by those that take another side of kinks it may be off: once, and what chance leaves out. In float32
+# one honest block of `line` in 60,000 is further off than trajectories are, over a kink within its first updates.
+ROUNDINGS = 8
+OTHER_SIDES = 2.0
 
 
 def check_updates(problem: Problem, updates: Updates, inputs: Tensor, targets: Tensor) -> float:
@@ -160,45 +166,92 @@ def _check_rounding(
 ) -> None:
     """Check that a block differs from the same updates made one by one, and from the reference, only by rounding.
 
-    What rounding does to it is measured: the reference is trained once more with every weight off by a rounding after
-    each update. Where training is unstable that is much, elsewhere a few units.
+    What rounding does to it is measured (`_moved_by_rounding`): where training is unstable that is much, elsewhere a
+    few units.
     """
     count = min(len(inputs), REFERENCE_UPDATES)
-    clean, right = trained_freely(problem, inputs[:count], targets[:count], block.start, rounded=False)
-    noisy, off = trained_freely(problem, inputs[:count], targets[:count], block.start, rounded=True)
+    clean, right = trained_freely(problem, inputs[:count], targets[:count], block.start)
     tolerance = TOLERANCES[problem.precision]
     unit = tolerance.roundings * tolerance.eps
-    # At single updates the two may meet by chance.
-    nearby = functional.max_pool1d((noisy - clean).abs()[None], 2 * NEARBY + 1, stride=1, padding=NEARBY)[0]
-    allowed = tolerance.roundings * nearby + unit * clean.abs()
-    _reject_off("the float64 reference has", block.losses[:count], clean, allowed)
-    # Beyond, the engine's own updates are the measure: an error grows and shrinks there as it did before.
-    loose = tolerance.trajectory * (losses.abs() + losses[0].abs()) + allowed.max()
-    _reject_off("the same updates made one by one give", block.losses, losses.double(), loose)
     stored = max(STORED * torch.finfo(problem.dtype).eps, tolerance.eps / STORED)
-    for name, value in (right if count == len(inputs) else end).items():
-        gap = (block.end[name] - value).abs().max().item()
-        least = stored * (1 + value.abs().max().item())
-        limit = tolerance.roundings * max((off[name] - right[name]).abs().max().item(), least)
-        if not gap <= limit:
-            raise CaseEnded(
-                Outcome.REJECTED,
-                f"while timed, a block ends with {name} off by {gap:.1e} from the same updates made one by one, "
-                f"limit {limit:.1e}",
-            )
+
+    def fault(moved: _Moved) -> str:
+        allowed = moved.losses + unit * clean.abs()
+        # Beyond, the engine's own updates are the measure: an error grows and shrinks there as it did before.
+        loose = tolerance.trajectory * (losses.abs() + losses[0].abs()) + allowed.max()
+        found = _off_by("the float64 reference has", block.losses[:count], clean, allowed)
+        found = found or _off_by("the same updates made one by one give", block.losses, losses.double(), loose)
+        for name, value in (right if count == len(inputs) else end).items():
+            gap = (block.end[name] - value).abs().max().item()
+            least = tolerance.roundings * stored * (1 + value.abs().max().item())
+            limit = max(moved.weights[name], least)
+            if not found and not gap <= limit:
+                found = (
+                    f"a block ends with {name} off by {gap:.1e} from the same updates made one by one, "
+                    f"limit {limit:.1e}"
+                )
+        return found
+
+    ways = _moved_by_rounding(problem, inputs[:count], targets[:count], block.start, clean, right, range(ROUNDINGS))
+    _reject_unless_rounding(fault, ways)
 
 
-def _reject_off(what: str, timed: Tensor, wanted: Tensor, allowed: Tensor) -> None:
-    """Raise CaseEnded (`rejected`) for the first loss of a block [steps] that is further off than allowed."""
+@dataclass(frozen=True)
+class _Moved:
+    """How far rounding may move a block: its losses [steps], and the furthest of each parameter's values, by name."""
+
+    losses: Tensor
+    weights: Mapping[str, float]
+
+
+def _moved_by_rounding(
+    problem: Problem,
+    inputs: Tensor,
+    targets: Tensor,
+    start: Mapping[str, Tensor],
+    clean: Tensor,
+    right: Mapping[str, Tensor],
+    ways: range,
+) -> Iterator[_Moved]:
+    """Yield how far a block may be moved, by one of the ways more that rounding may go each time (`trained_freely`).
+
+    clean, right: losses [steps] and weights of the reference, which is trained once more for each way.
+    """
+    losses, weights = torch.zeros_like(clean), dict.fromkeys(right, 0.0)
+    # In mixed precision the first way has all that others could have.
+    for rounding in range(ways.start, 1) if problem.mixed else ways:
+        times = OTHER_SIDES if rounding else TOLERANCES[problem.precision].roundings
+        noisy, off = trained_freely(problem, inputs, targets, start, rounding=rounding)
+        # At single updates the two may meet by chance.
+        nearby = functional.max_pool1d((noisy - clean).abs()[None], 2 * NEARBY + 1, stride=1, padding=NEARBY)[0]
+        losses = torch.maximum(losses, times * nearby)
+        weights = {
+            name: max(weights[name], times * (off[name] - value).abs().max().item()) for name, value in right.items()
+        }
+        yield _Moved(losses, weights)
+
+
+def _reject_unless_rounding(fault: Callable[[_Moved], str], ways: Iterable[_Moved]) -> None:
+    """Raise CaseEnded (`rejected`) where there is a fault by all the ways that rounding may go."""
+    found = ""
+    for moved in ways:
+        found = fault(moved)
+        if not found:
+            return
+    raise CaseEnded(Outcome.REJECTED, f"while timed, {found}")
+
+
+def _off_by(what: str, timed: Tensor, wanted: Tensor, allowed: Tensor) -> str:
+    """Return which is the first loss of a block [steps] that is further off than allowed, or nothing."""
     error = (timed.double() - wanted).abs()
     wrong = ~(error <= allowed)
-    if wrong.any():
-        step = int(wrong.int().argmax())
-        raise CaseEnded(
-            Outcome.REJECTED,
-            f"while timed, the loss of update {step + 1} is {timed[step].item():.7g}; {what} "
-            f"{wanted[step].item():.7g}: off by {error[step].item():.1e}, limit {allowed[step].item():.1e}",
-        )
+    if not wrong.any():
+        return ""
+    step = int(wrong.int().argmax())
+    return (
+        f"the loss of update {step + 1} is {timed[step].item():.7g}; {what} {wanted[step].item():.7g}: off by "
+        f"{error[step].item():.1e}, limit {allowed[step].item():.1e}"
+    )
 
 
 def _check_last_update(problem: Problem, updates: Updates, inputs: Tensor, targets: Tensor, block: TimedBlock) -> None:
@@ -240,21 +293,28 @@ def check_loaded(now: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) ->
 
 
 def _check_trajectory(problem: Problem, block: TimedBlock, inputs: Tensor, targets: Tensor) -> None:
-    """Hold a block's first losses against float64 updates from its start that never look at the engine again."""
-    model = float64_model(problem)
-    limit = TOLERANCES[problem.precision].trajectory
+    """Hold a block's first losses against float64 updates from its start that never look at the engine again.
+
+    What is further off than trajectories are may still be a point on the other side of a ReLU's kink.
+    """
+    model, tolerance = float64_model(problem), TOLERANCES[problem.precision]
+    inputs, targets, timed = inputs[:GATE_UPDATES], targets[:GATE_UPDATES], block.losses[:GATE_UPDATES]
     parameters: Mapping[str, Tensor] = block.start
-    values = block.losses[:GATE_UPDATES].tolist()
-    for step, (value, batch, target) in enumerate(zip(values, inputs, targets, strict=False), start=1):
+    expected, limits = [], []
+    for batch, target in zip(inputs, targets, strict=True):
         reference = expected_update(model, problem, parameters, batch, target)
-        expected, parameters = reference.loss.item(), reference.parameters
-        error = abs(value - expected)
-        if not error <= limit * abs(expected) + reference.loss_limit.item():
-            raise CaseEnded(
-                Outcome.REJECTED,
-                f"while timed, the loss of update {step} is {value:.6g}; the float64 reference, trained freely from "
-                f"the same weights, has {expected:.6g}: off by {error:.1e}, limit {limit * abs(expected):.1e}",
-            )
+        expected.append(reference.loss)
+        limits.append(reference.loss_limit)
+        parameters = reference.parameters
+    clean = torch.stack(expected)
+    allowed = tolerance.trajectory * clean.abs() + torch.stack(limits)
+
+    def fault(moved: _Moved) -> str:
+        what = "the float64 reference, trained freely from the same weights, has"
+        return _off_by(what, timed, clean, allowed + moved.losses)
+
+    ways = _moved_by_rounding(problem, inputs, targets, block.start, clean, parameters, range(1, ROUNDINGS))
+    _reject_unless_rounding(fault, itertools.chain([_Moved(torch.zeros_like(clean), {})], ways))
 
 
 def _snapshot(updates: Updates, problem: Problem) -> dict[str, Tensor]:

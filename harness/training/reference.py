@@ -85,26 +85,54 @@ def reference_step(
 
 
 def trained_freely(
-    problem: Problem, inputs: Tensor, targets: Tensor, start: Mapping[str, Tensor], *, rounded: bool
+    problem: Problem, inputs: Tensor, targets: Tensor, start: Mapping[str, Tensor], *, rounding: int | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Train the reference from `start`, never looking at an engine; return losses [steps] and weights.
 
-    rounded: with every weight off by a rounding after each update – and in mixed precision by one of that, for as long
-    as gradients are taken.
+    rounding: which of many ways that rounding may go, drawn by chance: with every weight off by a rounding after each
+    update – and in mixed precision by one of that, for as long as gradients are taken, which is enough for kinks too.
+    Else, points within rounding of a ReLU's kink are where they are (0), above it (1), below it (2), or either by
+    chance.
     """
     model, losses = float64_model(problem), []
     parameters = {name: value.double() for name, value in start.items()}
-    generator = torch.Generator(inputs.device).manual_seed(0)
+    generator = torch.Generator(inputs.device).manual_seed(rounding or 0)
+    sides = _Sides(model, problem, rounding, generator) if rounding and not problem.mixed else None
     for batch, target in zip(inputs, targets, strict=True):
         seen = parameters
-        if rounded and problem.mixed:
+        if rounding is not None and problem.mixed:
             seen = _off(parameters, TOLERANCES[problem.mixed].eps, generator)
+        if sides:
+            sides.choose(seen, batch)
         loss, after = reference_step(model, problem, seen, batch, target)
         losses.append(loss)
         parameters = {name: value + (parameters[name] - seen[name]) for name, value in after.items()}
-        if rounded:
+        if rounding is not None:
             parameters = _off(parameters, torch.finfo(problem.dtype).eps, generator)
     return torch.stack(losses), parameters
+
+
+class _Sides:
+    """Lets the ReLUs of a model take points within rounding of their kink for above it (1), below it (2), or draws."""
+
+    def __init__(self, model: nn.Module, problem: Problem, rounding: int, generator: torch.Generator) -> None:
+        self._layers, self._unit = chain(model), units(problem).sums
+        self._drawn_from, self._generator = {1: (1, 2), 2: (0, 1)}.get(rounding, (0, 2)), generator
+        self._on: dict[nn.Module, Tensor] = {}
+        for _, layer in self._layers:
+            if isinstance(layer, nn.ReLU):
+                layer.register_forward_hook(lambda this, given, _made: given[0] * self._on[this])
+
+    def choose(self, weights: Mapping[str, Tensor], inputs: Tensor) -> None:
+        """Say on which side each is in one update with these weights on inputs [batch, features]."""
+        signals = _forward(self._layers, weights, inputs)
+        for (_, layer), before in zip(self._layers, signals, strict=False):
+            if isinstance(layer, nn.ReLU):
+                value = before.value
+                drawn = torch.randint(
+                    *self._drawn_from, value.shape, generator=self._generator, device=value.device, dtype=torch.bool
+                )
+                self._on[layer] = torch.where(_near_kink(before, self._unit), drawn, value > 0)
 
 
 def _off(parameters: Mapping[str, Tensor], share: float, generator: torch.Generator) -> dict[str, Tensor]:
@@ -133,10 +161,7 @@ def expected_update(
     weights = {name: value.double() for name, value in _detached(parameters).items()}
 
     layers = chain(model)
-    value = _double(inputs)
-    signals = [_Signal(value, value.abs(), torch.zeros(()))]
-    for name, layer in layers:
-        signals.append(_FORWARD[type(layer)](layer, signals[-1], _own(weights, name)))
+    signals = _forward(layers, weights, inputs)
     outputs = signals[-1]
     delta, loss_limit = _LOSS_BACKWARD[type(problem.loss)](outputs, _double(targets), unit)
 
@@ -153,6 +178,20 @@ def expected_update(
                     limits[full] = of.weights * weights[full].abs() + problem.learning_rate * off
         delta = _BACKWARD[type(layer)](layer, before, delta, _own(weights, name), unit)
     return Expected(loss, loss_limit, new, limits)
+
+
+def _forward(layers: list[tuple[str, nn.Module]], weights: Mapping[str, Tensor], inputs: Tensor) -> list[_Signal]:
+    """Return the inputs and what each layer makes of them; weights: float64, by name."""
+    value = _double(inputs)
+    signals = [_Signal(value, value.abs(), torch.zeros(()))]
+    for name, layer in layers:
+        signals.append(_FORWARD[type(layer)](layer, signals[-1], _own(weights, name)))
+    return signals
+
+
+def _near_kink(before: _Signal, unit: float) -> Tensor:
+    """Return where an honest engine may take either side of 0."""
+    return before.value.abs() <= unit * before.magnitude
 
 
 def _linear_forward(_layer: nn.Module, before: _Signal, own: Mapping[str, Tensor]) -> _Signal:
@@ -183,8 +222,8 @@ def _gelu_forward(layer: nn.Module, before: _Signal, _own: Mapping[str, Tensor])
     return _Signal(value, value.abs() + 1.13 * before.magnitude, before.doubt)
 
 
-def _relu_forward(layer: nn.Module, before: _Signal, _own: Mapping[str, Tensor]) -> _Signal:
-    return _Signal(layer(before.value), before.magnitude, before.doubt)
+def _relu_forward(_layer: nn.Module, before: _Signal, _own: Mapping[str, Tensor]) -> _Signal:
+    return _Signal(before.value.relu(), before.magnitude, before.doubt)
 
 
 def _relu_backward(
@@ -192,7 +231,7 @@ def _relu_backward(
 ) -> _Signal:
     """Pass δ where the unit is on; where its input is within rounding of 0, all of δ is in doubt."""
     on = before.value > 0
-    near = before.value.abs() <= unit * before.magnitude
+    near = _near_kink(before, unit)
     doubt = torch.where(near, delta.value.abs() + delta.doubt, delta.doubt * on)
     return _Signal(delta.value * on, delta.magnitude * (on | near), doubt)
 

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from harness.training import gate
 from harness.training.contract import Problem, Updates
 from harness.training.engines.autograd import Autograd
 from harness.training.engines.manual import Manual
-from harness.training.gate import GATE_UPDATES, TimedBlock, check_block, check_updates, load
+from harness.training.gate import GATE_UPDATES, TimedBlock, check_block, check_updates, copied, load
 from harness.training.loading import load_workload
 from harness.training.mistakes.update import GradientsNotCleared
 from harness.training.rules import LAYER_RULES, LinearRule
@@ -171,6 +172,54 @@ def test_an_update_skipped_in_a_timed_block_is_caught_wherever_it_is(skipped: in
     assert ended.value.outcome is Outcome.REJECTED
 
 
+def at_kink(trial: Trial, unit: int, point: int, off: float) -> Trial:
+    """The trial with the kink of a unit of the first layer so far from a point of the first batch, in roundings."""
+    weight, bias = list(trial.parameters)[:2]
+    parameters = {name: value.clone() for name, value in trial.parameters.items()}
+    there = -parameters[weight][unit, 0] * trial.batches(1)[0][0, point, 0]
+    parameters[bias][unit] = there + off * torch.finfo(torch.float32).eps * abs(there)
+    return replace(trial, parameters=parameters)
+
+
+class OnTheOtherSide(Wrapped):
+    """Where it begins at a kink, it begins as if a few roundings beside it; in calls of many alone, or in all."""
+
+    def __init__(self, inner: Updates, here: Trial, there: Trial, *, only_many: bool) -> None:
+        super().__init__(inner)
+        self.here, self.there, self.only_many = here.parameters, there.parameters, only_many
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        now = self.inner.parameters()
+        begins = all(torch.equal(now[name], value) for name, value in self.here.items())
+        if begins and not (self.only_many and len(inputs) == 1):
+            self.inner.load(self.there)
+        return super().__call__(inputs, targets)
+
+
+@pytest.mark.parametrize("only_many", [True, False])
+@pytest.mark.parametrize("off", [2, -2])
+@pytest.mark.parametrize(
+    ("workload", "batch_size", "seed", "unit", "point"),
+    [("line", 100, 10, 7, 0), ("line", 100, 0, 5, 99), ("line", 10, 6, 6, 9), ("line_deep", 10, 1, 9, 3)],
+)
+def test_a_point_within_rounding_of_a_kink_may_be_on_either_side(
+    workload: str, batch_size: int, seed: int, unit: int, point: int, off: float, only_many: bool
+) -> None:
+    problem, trial = case(workload, batch_size, seed)
+    here, there = (at_kink(trial, unit, point, side) for side in (off, -off))
+    plain = Manual().prepare(problem, 20)
+    updates = OnTheOtherSide(Manual().prepare(problem, 20), here, there, only_many=only_many)
+    inputs, targets, block = block_of(updates, here, 60)
+    mine = block_of(plain, here, 60)[2].losses
+    assert ((block.losses - mine).abs() / mine)[:GATE_UPDATES].max() > 0.04
+    check_block(problem, updates, inputs, targets, block)
+    load(updates, here.parameters)
+    losses = [updates(inputs[:30], targets[:30]).clone(), updates(inputs[31:], targets[31:]).clone()]
+    skips = TimedBlock(here.parameters, torch.cat([losses[0], losses[0][-1:], losses[1]]), copied(updates.parameters()))
+    with pytest.raises(CaseEnded, match=r"while timed|not those of a timed block"):
+        check_block(problem, updates, inputs, targets, skips)
+
+
 def test_losses_without_the_weights_that_belong_to_them_are_caught() -> None:
     problem, updates, inputs, targets, block = timed("line", 100, 40)
     lazy = TimedBlock(block.start, block.losses, block.start)
@@ -270,19 +319,23 @@ def test_an_honest_engine_whose_calls_of_many_take_other_kernels_passes(
         check_block(problem, updates, *block_of(updates, trial, steps))
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("steps", [40, 200])
+@pytest.mark.parametrize("steps", [40, 120])
 @pytest.mark.parametrize(("workload", "batch_size"), [("line", 100), ("line_deep", 10)])
 def test_gradients_in_half_precision_in_calls_of_many_alone_are_caught(
-    workload: str, batch_size: int, steps: int, seed: int
+    workload: str, batch_size: int, steps: int
 ) -> None:
-    problem, trial = case(workload, batch_size, seed)
-    updates = Unrolled(Manual().prepare(problem, 20), InHalf().prepare(problem, 20), unroll=2)
-    load(updates, trial.parameters)
-    check_updates(problem, updates, *trial.batches(GATE_UPDATES))  # one by one it is honest
-    with pytest.raises(CaseEnded) as ended:
-        check_block(problem, updates, *block_of(updates, trial, steps))
-    assert ended.value.outcome is Outcome.REJECTED
+    """In one block of a hundred they do less than a point at its kink may; a process has four that are checked."""
+    caught = []
+    for seed in range(6):
+        problem, trial = case(workload, batch_size, seed)
+        updates = Unrolled(Manual().prepare(problem, 20), InHalf().prepare(problem, 20), unroll=2)
+        load(updates, trial.parameters)
+        check_updates(problem, updates, *trial.batches(GATE_UPDATES))  # one by one it is honest
+        try:
+            check_block(problem, updates, *block_of(updates, trial, steps))
+        except CaseEnded as ended:
+            caught.append(ended.outcome)
+    assert caught.count(Outcome.REJECTED) >= 5
 
 
 def test_one_update_between_two_calls_of_many_shows_half_precision_and_nothing_honest() -> None:
