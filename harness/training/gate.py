@@ -38,7 +38,9 @@ NEARBY = 20
 REFERENCE_UPDATES = 1000
 # Ways that rounding may go which are tried before a block is called wrong (`reference.trained_freely`), and how many
 # times as far as by those that take another side of kinks it may be off: once, and what chance leaves out. In float32
-# one honest block of `line` in 60,000 is further off than trajectories are, over a kink within its first updates.
+# one honest block of `line` in 60,000 is further off than trajectories are, over a kink within its first updates. Of
+# 400 that take other kernels than single updates (1,000 updates of `line`, 600 of `line_deep`) 5 were further off than
+# by the first way, 1 by all. Gradients cast to float16 in such blocks still show in 119 of 120.
 ROUNDINGS = 8
 OTHER_SIDES = 2.0
 
