@@ -319,10 +319,12 @@ def test_an_honest_engine_whose_calls_of_many_take_other_kernels_passes(
         check_block(problem, updates, *block_of(updates, trial, steps))
 
 
-@pytest.mark.parametrize("steps", [40, 120])
-@pytest.mark.parametrize(("workload", "batch_size"), [("line", 100), ("line_deep", 10)])
+@pytest.mark.parametrize(
+    ("workload", "batch_size", "steps", "missed"),
+    [("line", 100, 40, 0), ("line", 100, 200, 0), ("line_deep", 10, 40, 1), ("line_deep", 10, 200, 0)],
+)
 def test_gradients_in_half_precision_in_calls_of_many_alone_are_caught(
-    workload: str, batch_size: int, steps: int
+    workload: str, batch_size: int, steps: int, missed: int
 ) -> None:
     """In one block of a hundred they do less than a point at its kink may; a process has four that are checked."""
     caught = []
@@ -335,7 +337,7 @@ def test_gradients_in_half_precision_in_calls_of_many_alone_are_caught(
             check_block(problem, updates, *block_of(updates, trial, steps))
         except CaseEnded as ended:
             caught.append(ended.outcome)
-    assert caught.count(Outcome.REJECTED) >= 5
+    assert caught.count(Outcome.REJECTED) >= 6 - missed
 
 
 def test_one_update_between_two_calls_of_many_shows_half_precision_and_nothing_honest() -> None:
