@@ -121,13 +121,13 @@ def sample(
     evidence: Evidence,
     before: Callable[[int], None] = lambda _index: None,
     after: Callable[[int, int], None] = lambda _index, _taken_ns: None,
-    announce: Callable[[str], None] = lambda _at: None,
+    announce: Callable[[str, int], None] = lambda _at, _taken_ns: None,
     agreed: Callable[[int, str], tuple[int, str]] = lambda taken_ns, disturbance: (taken_ns, disturbance),
 ) -> Samples:
     """Time blocks by the rule; raises RuntimeError when the clock stands still or runs backwards.
 
-    run() makes one block and waits for the device. evidence says what disturbed it. announce(`begin`) and
-    announce(`end`) are called right around it, before(index) and after(index, taken_ns) around all that.
+    run() makes one block and waits for the device. evidence says what disturbed it. announce(`begin`, 0)
+    and announce(`end`, taken_ns) are called right around it, before(index) and after(index, taken_ns) around all that.
     agreed(taken_ns, disturbance) is what counts of it, where several processes have made the block together.
     """
     samples = Samples(steps)
@@ -135,13 +135,13 @@ def sample(
     while samples.stop_rule is None:
         index = len(samples.blocks_ns)
         before(index)
-        announce("begin")
+        announce("begin", 0)
         evidence.begin()
         start = clock()
         run()
         taken = clock() - start
         disturbance = evidence.end(taken)
-        announce("end")
+        announce("end", taken)
         taken, disturbance = agreed(taken, evidence.afterwards() or disturbance)
         samples.disturbances.append(disturbance)
         samples.blocks_ns.append(taken)

@@ -65,7 +65,7 @@ class Singles:
     block: TimedBlock
 
 
-def _tell_nobody(_at: str) -> None:
+def _tell_nobody(_at: str, _taken_ns: int) -> None:
     pass
 
 
@@ -73,8 +73,8 @@ def _tell_nobody(_at: str) -> None:
 class Timer:
     """How one process times: by which clock and rule, on which device and CPUs, telling whom.
 
-    announce(at) is called with `begin` right before and `end` right after each block. peers: who trains with it.
-    members: models that a call trains; the update of each counts.
+    announce(at, taken_ns) is called with `begin` right before and `end` right after each block. peers: who trains with
+    it. members: models that a call trains; the update of each counts.
     """
 
     clock: Clock
@@ -82,7 +82,7 @@ class Timer:
     device: Device
     cpus: tuple[int, ...] = ()
     threads: int = 1
-    announce: Callable[[str], None] = _tell_nobody
+    announce: Callable[[str, int], None] = _tell_nobody
     peers: Peers = ALONE
     members: int = 1
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 from harness.measuring.protocol import PROTOCOL, Request
 from harness.plan.outcome import Outcome
 from harness.running.import_path import import_path, not_installed
-from harness.running.outside import witnessed
+from harness.running.outside import Bracket, witnessed
 from harness.running.records import MAX_LINE_BYTES
 
 # -P keeps the folder the user stands in off the import path: a folder named `harness` there is not this program.
@@ -65,7 +65,7 @@ class _Conversation:
     since: float = field(default_factory=time.monotonic)
     phases_ns: dict[str, int] = field(default_factory=dict)
     began_ns: int | None = None
-    brackets: list[tuple[int, int]] = field(default_factory=list)
+    brackets: list[Bracket] = field(default_factory=list)
 
     def enter(self, phase: str) -> None:
         """Begin a phase, and count the one before it."""
@@ -233,7 +233,7 @@ def _hear(line: bytes, heard_ns: int, said: _Conversation, on_phase: Callable[[s
         elif kind == "begin" and said.began_ns is None:
             said.began_ns = heard_ns
         elif kind == "end" and said.began_ns is not None:
-            said.brackets.append((said.began_ns, heard_ns))
+            said.brackets.append(Bracket(said.began_ns, heard_ns, event.get("ns", 0)))
             said.began_ns = None
         elif kind == "record":
             said.record = _checked(event["record"])
@@ -256,7 +256,7 @@ def _checked(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "outcome": Outcome(record["outcome"])}
 
 
-def _witnessed(record: dict[str, Any], brackets: Sequence[tuple[int, int]]) -> dict[str, Any]:
+def _witnessed(record: dict[str, Any], brackets: Sequence[Bracket]) -> dict[str, Any]:
     try:
         return witnessed(record, brackets)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:

@@ -21,7 +21,7 @@ def test_an_event_is_sent(benchmark: Any) -> None:
 def test_a_block_is_announced(benchmark: Any) -> None:
     with Path("/dev/null").open("wb") as sink:
         events = EventStream(sink.fileno())
-        benchmark(events.block, "begin")
+        benchmark(events.block, "end", 10_000_000)
 
 
 def test_evidence_is_looked_for_around_a_block(benchmark: Any) -> None:

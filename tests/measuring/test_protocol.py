@@ -56,7 +56,7 @@ def test_the_transcript_in_the_documentation_is_what_is_said(pipe):
     assert events[1]["phase"] in PHASES
     read, write = pipe
     for at in ("begin", "end"):
-        EventStream(write).block(at)
+        EventStream(write).block(at, 10_000_000)
     assert [json.loads(line) for line in os.read(read, 1000).splitlines()] == events[2:4]
 
 
@@ -85,12 +85,13 @@ def test_a_line_that_the_system_takes_in_pieces_arrives_whole(pipe, monkeypatch)
     assert json.loads(os.read(read, 1000)) == {"event": "blocks", "ns": [123456789]}
 
 
-def test_the_lines_around_a_block_are_made_beforehand(pipe, monkeypatch):
+def test_the_lines_around_a_block_are_made_without_the_time_that_json_takes(pipe, monkeypatch):
     read, write = pipe
     events = EventStream(write)
-    monkeypatch.setattr(json, "dumps", lambda *_: pytest.fail("a line was made between two blocks"))
-    events.block("begin")
-    assert os.read(read, 1000) == b'{"event": "begin"}\n'
+    monkeypatch.setattr(json, "dumps", lambda *_: pytest.fail("json between two blocks"))
+    events.block("begin", 0)
+    events.block("end", -12)
+    assert os.read(read, 1000) == b'{"event": "begin"}\n{"event": "end", "ns": -12}\n'
 
 
 def test_a_line_longer_than_the_pipe_arrives_whole(pipe):

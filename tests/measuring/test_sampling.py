@@ -235,13 +235,18 @@ def test_only_the_block_is_between_two_reads_of_the_clock():
         evidence,
         logged("before", lambda _index: None),
         logged("after", lambda _index, _taken_ns: None),
-        logged("announce", lambda _at: None),
+        logged("announce", lambda _at, _taken_ns: None),
     )
     expected = []
     for index in range(30):
-        expected += [("before", index), ("announce", "begin"), ("look",)]
+        expected += [("before", index), ("announce", "begin", 0), ("look",)]
         expected += [("clock",), ("run",), ("clock",)]
-        expected += [("look again", 10 * MS), ("announce", "end"), ("look at leisure",), ("after", index, 10 * MS)]
+        expected += [
+            ("look again", 10 * MS),
+            ("announce", "end", 10 * MS),
+            ("look at leisure",),
+            ("after", index, 10 * MS),
+        ]
     assert log == expected
 
 

@@ -277,7 +277,7 @@ def test_the_parent_is_told_right_before_and_right_after_each_block(case: Case) 
         log.append("block")
         return inner(inputs, targets)
 
-    _, timed = timed_and_checked(case, note, announce=log.append, clock=clock)
+    _, timed = timed_and_checked(case, note, announce=lambda at, _taken_ns: log.append(at), clock=clock)
     blocks = timed.facts["blocks"]
     assert log.count("begin") == log.count("end") == blocks
     for at in (index for index, word in enumerate(log) if word == "begin"):

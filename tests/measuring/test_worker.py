@@ -267,6 +267,7 @@ def test_the_step_times_are_those_of_the_blocks_over_their_updates(honest):
 def test_each_block_is_announced_before_it_begins_and_after_it_ended(honest):
     said = [event["event"] for event in honest.events if event["event"] in ("begin", "end")]
     assert said == ["begin", "end"] * honest.record["blocks"]
+    assert [event["ns"] for event in honest.events if event["event"] == "end"] == honest.record["blocks_ns"]
     at = [event.get("phase") for event in honest.events]
     blocks = [index for index, event in enumerate(honest.events) if event["event"] == "begin"]
     assert at.index("timing") < blocks[0] < blocks[-1] < at.index("gate_after")

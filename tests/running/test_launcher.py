@@ -189,6 +189,26 @@ def test_a_worker_whose_clock_runs_slower_than_the_parents_has_no_time(worker):
     assert record["phases_ns"]["timing"] > 0.25e9
 
 
+@pytest.mark.parametrize(
+    ("said", "outcome", "reason"),
+    [
+        ("50_000_000", "ok", ""),
+        (
+            "50_000_001",
+            "rejected",
+            "the record contradicts itself: block 1 takes 50 ms in it, and took 50.000001 ms when it",
+        ),
+        ("'long'", "crashed", "the worker's record of its blocks makes no sense: TypeError: "),
+    ],
+)
+def test_how_long_a_block_took_is_what_the_worker_said_when_it_ended(worker, said, outcome, reason):
+    program = BLOCKS.replace('send("end")', f'send("end", ns={said})')
+    record = worker(f"{program}timed(5, 50_000_000)").measure(REQUEST)
+    assert record["outcome"] == outcome
+    assert record["reason"].startswith(reason)
+    assert ("step_ns" in record) == (outcome == "ok")
+
+
 @pytest.mark.parametrize(("events", "named"), [("'begin', 'begin', 'end'", "begin"), ("'begin', 'end', 'end'", "end")])
 def test_a_block_that_begins_or_ends_twice_is_a_crash(worker, events, named):
     program = f"{BLOCKS}phase('timing')\nfor at in ({events}): send(at)\n"

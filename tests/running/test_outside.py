@@ -4,7 +4,7 @@ import pytest
 
 from harness.measuring.sampling import QUANTILE, quantile_of
 from harness.plan.outcome import Outcome
-from harness.running.outside import LIMIT_NS, LIMIT_SHARE, witnessed
+from harness.running.outside import LIMIT_NS, LIMIT_SHARE, Bracket, witnessed
 
 MS = 1_000_000
 
@@ -31,7 +31,7 @@ def brackets(*taken_ns, late_ns=50_000):
     """What the parent hears where each message is as late as the others, and ends later than it begins."""
     now, heard = 10**15, []
     for taken in taken_ns:
-        heard.append((now, now + taken + late_ns))
+        heard.append(Bracket(now, now + taken + late_ns))
         now += taken + MS
     return heard
 
@@ -68,7 +68,7 @@ def test_the_limit_is_what_messages_take_and_a_share(excess_ns, outcome):
 def test_a_parent_that_hears_late_of_the_beginning_makes_no_worker_a_liar():
     # Both messages of a block may be read at once, after it: then the parent saw less than the block.
     blocks = [10 * MS] * 30
-    seen = witnessed(record(blocks), [(5, 5)] * 30)
+    seen = witnessed(record(blocks), [Bracket(5, 5)] * 30)
     assert (seen["outcome"], seen["clock_ratio"]) == ("ok", 0.0)
 
 
@@ -78,8 +78,8 @@ def test_on_a_busy_machine_messages_that_come_late_make_no_worker_a_liar(seed):
     noise = random.Random(seed)
     blocks = [int(10 * MS * noise.uniform(1, 1.2)) for _ in range(40)]
     heard = [
-        (begun, ended + (noise.randint(2 * MS, 20 * MS) if noise.random() < 0.5 else 0))
-        for begun, ended in brackets(*blocks)
+        each._replace(ended_ns=each.ended_ns + (noise.randint(2 * MS, 20 * MS) if noise.random() < 0.5 else 0))
+        for each in brackets(*blocks)
     ]
     assert witnessed(record(blocks), heard)["outcome"] == "ok"
 
@@ -104,9 +104,29 @@ def test_where_hardly_a_block_was_undisturbed_a_late_message_makes_no_worker_a_l
     blocks = [14 * MS] * 40
     blocks[7] = 6 * MS
     heard = brackets(*blocks)
-    heard[7] = (heard[7][0], heard[7][1] + 4 * MS)
+    heard[7] = heard[7]._replace(ended_ns=heard[7].ended_ns + 4 * MS)
     assert witnessed(record(blocks, blocks_disturbed=39), heard)["outcome"] == "ok"
     assert witnessed(record(blocks, blocks_disturbed=0), heard)["outcome"] == "rejected"
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(0.5, "rejected"), (0.999, "rejected"), (1.0, "ok"), (1.5, "ok")])
+def test_a_block_may_not_be_faster_than_the_worker_said_when_it_ended(factor, outcome):
+    # However late messages are: the parent sees nothing of these blocks but what it is told.
+    told = witnessed(record([int(10 * MS * factor)] * 30), [Bracket(5, 5, 10 * MS)] * 30)
+    assert told["outcome"] == outcome
+    if factor == 0.5:
+        assert told["reason"] == "the record contradicts itself: block 1 takes 5 ms in it, and took 10 ms when it ended"
+        assert "step_ns" not in told
+
+
+def test_a_single_block_that_is_faster_than_the_worker_said_is_found_wherever_it_is():
+    for index in range(30):
+        blocks = [10 * MS] * 30
+        heard = [each._replace(told_ns=10 * MS) for each in brackets(*blocks)]
+        blocks[index] -= 1
+        assert (
+            f"block {index + 1} takes 9.999999 ms in it, and took 10 ms" in witnessed(record(blocks), heard)["reason"]
+        )
 
 
 def test_a_step_time_that_is_not_that_of_the_blocks_is_not_believed():
