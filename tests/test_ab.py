@@ -385,6 +385,24 @@ def test_outside_any_repository_there_are_no_revisions(program, monkeypatch, tmp
     assert ended.err.startswith(f"harness: {tmp_path}/elsewhere is in no git repository")
 
 
+def test_a_repository_of_which_nothing_would_be_run_is_refused_before_anything_is_measured(
+    program, monkeypatch, tmp_path
+):
+    own = tmp_path / "own"
+    own.mkdir()
+    git(own, "init", "--quiet")
+    (own / "mine.py").touch()
+    commit(own, "v1")
+    monkeypatch.chdir(own)
+    ended = program("ab", "v1", "worktree", *FEW)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        "harness: nothing of 'v1' would be run, as this Python imports nothing from it: `pip install -e .` or set "
+        "PYTHONPATH, or name a file in the repository, --engine FILE.py:Name\n"
+    )
+    assert kept(own) == []
+
+
 # Interrupted
 
 

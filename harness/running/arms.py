@@ -147,15 +147,25 @@ def interpreter_arms(names: Sequence[str]) -> list[Arm]:
 
 
 def check_files(arms: Iterable[Arm], sweep: Sweep) -> None:
-    """Raise PlanError unless each arm has every file of the user's own engines and workloads."""
+    """Raise PlanError unless each arm has every file of the user's own engines and workloads, and runs some of its own.
+
+    An arm of which nothing is imported, nor a file named, would run what the other one runs.
+    """
+    files = own_files(sweep)
     for arm in arms:
-        for file in own_files(sweep):
+        for file in files:
             if arm.root is not None and arm.located(file) != file and not arm.located(file).is_file():
                 why = "git ignores it: add it" if arm.name == WORKTREE else "commit it"
                 name = printable(str(file.relative_to(arm.root)))
                 raise PlanError(
                     f"{shown(arm.name)} has no file {name}: {why}, or keep it outside the repository for both to share"
                 )
+        runs = (*arm.first, *map(arm.located, files))
+        if arm.tree is not None and not any(path.is_relative_to(arm.tree) for path in runs):
+            raise PlanError(
+                f"nothing of {shown(arm.name)} would be run, as this Python imports nothing from it: "
+                "`pip install -e .` or set PYTHONPATH, or name a file in the repository, --engine FILE.py:Name"
+            )
 
 
 def ask(arm: Arm, device: str) -> Answer:

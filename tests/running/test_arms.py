@@ -215,6 +215,21 @@ def test_a_revision_that_lacks_the_users_file_is_named(own, tmp_path, ignored, n
         check_files(arms, Sweep((case(engine=f"{own}/bench/other.py:Fast"),)))
 
 
+def test_a_repository_of_which_nothing_would_be_run_is_refused_and_a_null_test_is_not(own, tmp_path, monkeypatch):
+    shared = Sweep((case(f"{tmp_path}/shared.py:Work"), case()))
+    arms = arms_of(own, tmp_path / "arms", "HEAD~1", "HEAD")
+    with pytest.raises(PlanError, match=r"nothing of 'HEAD~1' would be run, .*: `pip install -e \.` or"):
+        check_files(arms, shared)
+    check_files(arms, Sweep((case(), case(f"{own}/bench/work.py:Work"))))
+    (own / "new").mkdir()
+    (own / "new/mine.py").touch()
+    committed(own, "a folder that only one has")
+    monkeypatch.setenv("PYTHONPATH", str(own / "new"))
+    check_files(arms_of(own, tmp_path / "null", "HEAD", "HEAD"), shared)
+    with pytest.raises(PlanError, match="nothing of 'HEAD~1' would be run"):
+        check_files(arms_of(own, tmp_path / "other", "HEAD", "HEAD~1"), shared)
+
+
 # Interpreters
 
 
