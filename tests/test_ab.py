@@ -222,6 +222,7 @@ def test_what_is_not_committed_is_compared_as_it_stands(here, ab):
     (here / "harness/training/speed.py").write_text(speed(STEP_NS=900.0))
     ended = ab("fast", "worktree", *FEW)
     assert (ended.code, "improved" in ended.out) == (0, True), ended.err
+    assert "not committed" not in ended.err
     assert sorted(header(folder)["dirty"] for folder in kept(here)) == [False, True]
 
 
@@ -311,7 +312,18 @@ def test_the_plan_of_two_arms_takes_twice_the_time_and_measures_nothing(here, ab
         CASE,
         "1 cases × 40 rounds × 2 arms, convergence over 1 seeds: about 4 min on 2 cores",
     ]
+    assert ended.err == ""
     assert not (here / "results").exists()
+
+
+@pytest.mark.parametrize(("names", "without"), [(("slow", "HEAD"), "HEAD"), (("fast", "slow"), "fast")])
+def test_a_commit_that_is_checked_out_is_said_to_be_without_what_is_not_committed(here, ab, names, without):
+    (here / "harness/training/speed.py").write_text(speed(STEP_NS=900.0))
+    ended = ab(*names, "--dry-run")
+    assert ended.code == 0
+    assert ended.err == (f"harness: what is not committed is left out of {without!r}: to compare it, name `worktree`\n")
+    for others in (("fast", "worktree"), ("slow", "wrong")):
+        assert ab(*others, "--dry-run").err == ""
 
 
 # Interpreters

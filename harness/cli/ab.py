@@ -19,6 +19,8 @@ from harness.plan.text import printable, shown
 if TYPE_CHECKING:
     from harness.comparing.compared import Compared
     from harness.running.arms import Answer, Arm
+    from harness.running.checkout import Repository
+    from harness.running.folder import Revision
     from harness.running.interleaved import Side
     from harness.running.session import Machine
 
@@ -87,6 +89,8 @@ def command(
 
     repository = None if python else Repository.around(Path.cwd())
     ats = [repository.resolve(name) for name in revisions] if repository else []
+    if repository:
+        _tell_left_out(repository, revisions, ats)
     if dry_run:
         print_plan(sweep, arms=2)
         return
@@ -129,6 +133,18 @@ def _check_arms(revisions: Sequence[str], python: Sequence[str], torch: Sequence
             "--python twice" if python else "BASE NEW, two git revisions; NEW may be `worktree`, what is not committed"
         )
         raise PlanError(f"name two arms: {what} (got {', '.join(map(shown, given)) or 'none'})")
+
+
+def _tell_left_out(repository: "Repository", names: Sequence[str], ats: "Sequence[Revision]") -> None:
+    """Say so where the commit that is checked out is measured without what the user changed in it."""
+    from harness.running.checkout import WORKTREE
+    from harness.running.folder import revision
+
+    here = revision(repository.root)
+    for name, at in zip(names, ats, strict=True):
+        if here.dirty and WORKTREE not in names and at.commit == here.commit:
+            _note(f"what is not committed is left out of {shown(name)}: to compare it, name `{WORKTREE}`")
+            return
 
 
 def _asked(sweep: Sweep, arms: "Sequence[Arm]") -> "tuple[Sweep, list[Answer]]":
