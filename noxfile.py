@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "types", "imports", "tests"]
@@ -386,7 +387,10 @@ class Environment:
         """Return the environment of this name, made where it is not there yet."""
         folder = Path(session.virtualenv.location).with_name(name).absolute()
         if not (folder / "bin/python").exists():
-            session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), external=True)
+            try:
+                session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), external=True)
+            except CommandFailed:
+                refuse(f"the environment {folder} could not be made: see above; nothing was run")
         return cls(session, folder)
 
     @property
@@ -410,7 +414,10 @@ def install(session: Installs, *requirements: str, index: str = "") -> str:
         note.unlink(missing_ok=True)
         # pip retries an index that it cannot reach for 80 s; where a mirror has torch, none is needed.
         extra = ("--extra-index-url", index) if index and answers(index) else ()
-        session.install(*extra, *requirements)
+        try:
+            session.install(*extra, *requirements)
+        except CommandFailed:  # nox would end with 1, which is a regression's
+            refuse(f"pip, above, could not install {' '.join(requirements)}: nothing was run")
         note.write_text(wanted, "utf-8")
     return str(Path(session.bin) / "python")
 

@@ -595,6 +595,18 @@ def test_an_interrupt_while_planning_ends_with_130_and_without_a_word(program, m
     assert (ended.code, ended.out, ended.err.strip()) == (Exit.INTERRUPTED, "", "")
 
 
+def test_a_fault_of_the_program_shows_its_traceback_and_ends_with_2_as_no_regression(program, monkeypatch):
+    def faulty(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("harness.cli.measure.plan_sweep", faulty)
+    ended = program("run")
+    assert (ended.code, ended.out) == (Exit.USAGE, "")
+    *traceback, last = ended.err.splitlines()
+    assert (traceback[0], traceback[-1]) == ("Traceback (most recent call last):", "ZeroDivisionError")
+    assert last.startswith("harness: this is a fault of the program, and no regression: report the lines above")
+
+
 # Against a baseline
 
 
@@ -820,6 +832,15 @@ def test_a_reader_who_has_seen_enough_causes_no_traceback(tmp_path):
     )
     os.close(writing)
     assert done.stderr == ""
+
+
+def test_signs_that_the_encoding_of_stdout_lacks_are_replaced_and_files_are_not(tmp_path):
+    runs = [stored_run(tmp_path / name, rounds(AUTOGRAD, SLOW), run_id=name) for name in ("one", "two")]
+    table = tmp_path / "table.md"
+    ended = python("-m", "harness", "compare", *runs, "--output", table, PYTHONIOENCODING="ascii")
+    assert (ended.code, ended.err) == (0, "")
+    assert "?" in ended.out
+    assert "µ" in table.read_text("utf-8")
 
 
 # A real run

@@ -233,6 +233,14 @@ def test_versions_of_torch_that_cannot_be_compared_are_refused_in_one_line(check
 # What is installed
 
 
+def test_what_cannot_be_installed_ends_in_one_clear_line_and_not_as_a_regression(checkout):
+    """The environments are really made, and pip really fails: it may ask no index."""
+    result = nox(checkout, "-s", "ab", "--", "--torch", "9.9.9", "--torch", "2.13.0", PIP_NO_INDEX="1")
+    assert (result.returncode, result.stdout) == (2, "")
+    wanted = "torch==9.9.9+cpu --editable .[torch]"
+    assert result.stderr.splitlines()[-1] == f"pip, above, could not install {wanted}: nothing was run"
+
+
 def test_each_torch_has_an_environment_of_its_own_that_is_made_once(tmp_path, monkeypatch):
     """Really made; only pip, which would need an index, stands in: it notes its arguments."""
     monkeypatch.chdir(tmp_path)

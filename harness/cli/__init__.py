@@ -3,7 +3,9 @@
 pandas, scipy and rich are imported by the commands that need them, when they are called: `--help` answers at once.
 """
 
+import io
 import sys
+import traceback
 
 import click
 
@@ -16,8 +18,13 @@ from harness.plan.text import printable
 
 
 def main() -> None:
-    """Run the command line and exit; every mistake of the user's ends in one line."""
+    """Run the command line and exit; every mistake of the user's ends in one line.
+
+    A fault of the program's own ends with its traceback and a line, and not with Python's 1, which is a regression.
+    """
     INTERRUPTS.handle()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # µ or × in a terminal's encoding that lacks them is no fault
     try:
         code = cli.main(prog_name="harness", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:  # the help is no single line
@@ -33,6 +40,10 @@ def main() -> None:
         code = Exit.INTERRUPTED
     except OSError as error:
         code = _complain(f"{error}; what was finished before is kept", Exit.USAGE)
+    except Exception:  # noqa: BLE001 - whatever it is, it must not end with 1
+        traceback.print_exc()
+        fault = "this is a fault of the program, and no regression: report the lines above"
+        code = _complain(f"{fault}; what was finished before is kept", Exit.USAGE)
     sys.exit(Exit.INTERRUPTED if INTERRUPTS.came else code)
 
 
