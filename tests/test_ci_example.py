@@ -66,9 +66,9 @@ def shell(tmp_path):
     return call
 
 
-def compare(shell, code: int) -> Ended:
-    nox = f"echo 'what nox says'; printf '{TABLE.strip()}\\n' > comparison.md; exit {code}"
-    return shell("Compare", {"nox": nox}, BASE_SHA="a" * 40, HEAD_SHA="b" * 40, ROUNDS="10", MARGIN="5")
+def compare(shell, code: int, does: str = f"printf '{TABLE.strip()}\\n' > comparison.md", limit: str = "1m") -> Ended:
+    nox = f"echo 'what nox says'; {does}; exit {code}"
+    return shell("Compare", {"nox": nox}, BASE_SHA="a" * 40, HEAD_SHA="b" * 40, ROUNDS="10", LIMIT=limit)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,44 @@ def test_the_job_fails_on_a_regression_alone_and_says_what_else_there_was(shell,
     )
 
 
+def test_one_without_a_table_and_a_comparison_that_takes_too_long_do_not_fail_the_job(shell) -> None:
+    for ended in (compare(shell, 1, does=":"), compare(shell, 0, does="exec sleep 20", limit="0.3")):
+        assert ended.code == 0
+        assert ended.out.count("::warning title=not compared::") == 1
+    assert "not done after 0.3" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("name", "programs", "code"),
+    [
+        ("Install", {"pipx": "exit 0", "nox": "exit 0"}, 0),
+        ("Install", {"pipx": "exit 1", "nox": "exit 0"}, 1),
+        ("Install", {"pipx": "exit 0", "nox": "exit 2"}, 2),
+        ("Find the base", {"git": "exit 1"}, 1),
+    ],
+)
+def test_what_fails_before_the_comparison_ends_its_step_and_only_warns(shell, tmp_path, name, programs, code) -> None:
+    file = tmp_path / "env"
+    ended = shell(name, programs, TARGET_SHA="target", HEAD_SHA="head", GITHUB_ENV=str(file))
+    assert ended.code == code
+    assert not file.exists()
+    assert shell("Warn", {}).out.startswith("::warning title=not compared::")
+
+
+def test_no_step_but_the_comparison_fails_the_job_and_it_needs_those_before_it() -> None:
+    steps = re.split(r"^      - ", WORKFLOW.partition("    steps:\n")[2], flags=re.MULTILINE)[1:]
+    names = [re.match(r"(?:name: |uses: )(.*)", text)[1] for text in steps]
+    failing = [name for name, text in zip(names, steps, strict=True) if "continue-on-error: true" not in text]
+    assert failing == ["Warn", "Compare"]
+    for name, key in (("Install", "install"), ("Find the base", "base")):
+        assert f"\n        id: {key}\n" in f"\n{step(name)}"
+    assert "if: ${{ steps.install.outcome == 'success' && steps.base.outcome == 'success' }}" in step("Compare")
+    assert "if: ${{ steps.install.outcome != 'success' || steps.base.outcome != 'success' }}" in step("Warn")
+
+
 def test_every_code_is_told_in_its_own_words(shell) -> None:
-    texts = {compare(shell, code).out for code in (2, 3, 4, 130, 137)}
-    assert len(texts) == 5
+    texts = {compare(shell, code).out for code in (2, 3, 4, 124, 130, 137)}
+    assert len(texts) == 6
     assert any("137" in text for text in texts)
 
 
@@ -104,7 +139,7 @@ def test_what_is_called_are_arguments_that_the_command_line_takes(shell) -> None
     assert call[:3] == ["-s", "ab", "--"]
     context = ab.make_context("ab", call[3:])
     assert context.params["revisions"] == ("a" * 40, "b" * 40)
-    assert context.params["margin"] == 5
+    assert context.params["margin"] is None  # the default goes by how noisy the runner is
     assert context.params["rounds"] == 10
     assert context.params["strict"]
     assert context.params["form"] == "github"

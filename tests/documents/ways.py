@@ -116,6 +116,7 @@ WAYS: dict[str, Way] = {
     "nox -s report -- results": _TUTORIAL,
     # The example package
     "pip install -e .": Elsewhere(_OWN_MODEL, "def environment"),
+    "pip install gradient-harness[torch] @ git+URL": NotRun("needs a network; URL is the reader's to fill in"),
     "harness list workloads": Elsewhere(_OWN_MODEL, "test_what_a_package_offers_is_listed_by_its_name"),
     "harness list engines": Elsewhere(_OWN_MODEL, "test_what_a_package_offers_is_listed_by_its_name"),
     "harness run --workload rings --engine plain_grad --engine autograd --batch-size 100": Elsewhere(
