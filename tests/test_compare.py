@@ -252,13 +252,23 @@ def test_the_noise_that_was_measured_beside_the_runs_makes_the_margin(base, comp
     assert {case["spread_from"] for case in after["cases"]} == {"noise"}
 
 
-def test_five_stored_sessions_take_the_place_of_what_is_assumed(base, compare):
-    for number in range(5):
+def sessions_stored(count: int) -> None:
+    for number in range(count):
         stored(f"2026112{number}T000000Z-{'ab' * 5}", slower(1 + 0.001 * number), autograd=slower(1 + 0.001 * number))
-    told = json.loads(compare(base, stored("new", slower(1.05)), "--format", "json").out)
-    assert told["sessions"]["measured"] is True
-    assert told["sessions"]["sessions"] == 5
-    assert told["verdict"] == "slower"  # what is assumed would not say so
+
+
+def test_five_stored_sessions_take_the_place_of_what_is_assumed(base, compare, here):
+    sessions_stored(4)
+    new = stored("new", slower(1.05))
+    assert "fewer than 5 other sessions stored here measured these cases" in compare(base, new).out
+    stored("20261124T000000Z-abababab", slower(1.004), autograd=slower(1.004))
+    stored("20261125T000000Z-other", [None], autograd=[None])  # has no time of either
+    shutil.copy(new / "measurements.csv", here / "new.csv")
+    for side in (new, "new.csv"):  # beside the file there is no run
+        told = json.loads(compare(base, side, "--format", "json").out)
+        assert told["sessions"]["measured"] is True
+        assert told["sessions"]["sessions"] == 5
+        assert told["verdict"] == "slower"  # what is assumed would not say so
 
 
 def test_what_varies_is_declared_by_its_name(base, compare):

@@ -66,7 +66,7 @@ def command(
         vary=vary,
         spreads=spreads_of((here, there), after.only("fingerprint")),
         least=least_of(margin),
-        sessions=sessions_of(here, before, after),
+        sessions=sessions_of((here, there), before, after, vary),
     )
     tell(compared, form=form, output=output)
     ctx.exit(exit_code(compared, advisory=advisory, strict=strict))
@@ -110,17 +110,27 @@ def spreads_of(places: "Sequence[Place]", fingerprint: str) -> dict[str, float]:
     return {}
 
 
-def sessions_of(place: "Place", *runs: "Run") -> "SessionSpread | None":
-    """Return how much sessions of this machine differ, by the runs stored beside this one; these runs are left out."""
-    if len({run.session for run in runs}) < 2:
+def sessions_of(
+    places: "Sequence[Place]", base: "Run", new: "Run", vary: Collection[str] = ()
+) -> "SessionSpread | None":
+    """Return how much sessions of this machine differ in the cases compared; these two runs' are left out.
+
+    By the runs stored beside the first of the places that has enough of them.
+    """
+    if base.session == new.session:
         return None
-    from harness.comparing.sessions import session_means, session_spread
+    from harness.comparing.outcomes import timed_on_both
+    from harness.comparing.sessions import SessionSpread, session_means, session_spread
     from harness.tables.stored import stored_sessions
 
-    folder = place.folder.resolve().parent
-    without = {run.session for run in runs}
-    stored = stored_sessions(folder, runs[-1].only("fingerprint"), excluding=without)
-    return session_spread(session_means(stored))
+    cases, without = timed_on_both(base, new, vary), {base.session, new.session}
+    folders = dict.fromkeys(place.folder.resolve().parent for place in places)
+    for folder in folders if len(cases) else ():
+        stored = stored_sessions(folder, new.only("fingerprint"), cases=cases, excluding=without)
+        found = session_spread(session_means(stored))
+        if found.measured:
+            return found
+    return SessionSpread()
 
 
 def tell(compared: "Compared", *, form: str, output: Sequence[Path] = (), only_wrong: bool = False) -> None:

@@ -132,7 +132,7 @@ def run(
     if stored is not None:
         place = Place(session.folder)
         now = load("this run", place)
-        spreads, between = spreads_of([place], now.only("fingerprint")), sessions_of(place, stored, now)
+        spreads, between = spreads_of([place], now.only("fingerprint")), sessions_of([place], stored, now)
         compared = compare_runs(stored, now, spreads=spreads, sessions=between)
         found = replace(found, compared=compared)
         if events is None:

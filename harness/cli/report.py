@@ -119,7 +119,7 @@ def _compared(folder: Path, base: str) -> "Compared":
         before,
         after,
         spreads=spreads_of((here, there), after.only("fingerprint")),
-        sessions=sessions_of(here, before, after),
+        sessions=sessions_of((here, there), before, after),
     )
 
 

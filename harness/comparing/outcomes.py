@@ -43,6 +43,16 @@ def before_times(base: Run, new: Run, vary: Collection[str]) -> dict[str, tuple[
     return found
 
 
+def timed_on_both(base: Run, new: Run, vary: Collection[str]) -> pd.DataFrame:
+    """Return the new side's `threads` and `workload_digest` of the cases of which times are compared, by `case_id`."""
+    chosen = [name for name, (status, _) in before_times(base, new, vary).items() if status is None]
+    there = set(chosen).intersection(
+        *(run.measurements["case_id"][run.measurements["step_ns"].notna()] for run in (base, new))
+    )
+    cases = new.measurements.drop_duplicates("case_id").set_index("case_id")
+    return cases.loc[[name for name in chosen if name in there], ["threads", "workload_digest"]]
+
+
 def _cases(run: Run) -> dict[str, dict[str, Any]]:
     """Return of each case of a run how it ended and what it is, from the summary where there is one."""
     told_here = run.measurements[[name for name in ("case_id", *_CASE_COLUMNS) if name in run.measurements]]

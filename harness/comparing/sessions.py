@@ -1,9 +1,9 @@
 """How much sessions of one machine differ, beyond what their rounds tell.
 
 A session is one run: its temperature, its neighbours, its boot. Its deviation has a part that all cases share and a
-part of each case's own. Both are estimated from stored sessions, of which some may hold a real change: a few cases that
-changed are outvoted by the medians, and where all cases changed at once and stayed so, each side of that is measured
-by itself. A machine that became slower for good looks alike.
+part of each case's own. Both are estimated from stored sessions of the cases compared, of which some may hold a real
+change: a few cases that changed are outvoted by the medians, and where all cases changed at once and stayed so, each
+side of that is measured by itself. A machine that became slower for good looks alike.
 """
 
 import math

@@ -225,8 +225,8 @@ def _by_themselves(known: SessionSpread) -> str:
     if known.measured:
         own = f", each case by {percent(known.own, '.1%')} more" if known.own > 0 else ""
         return f"by {percent(known.common, '.1%')} by themselves{own} (measured over {known.sessions} sessions)"
-    few = f"only {known.sessions} of {LEAST_SESSIONS}" if known.sessions else f"fewer than {LEAST_SESSIONS}"
-    return f"by {ASSUMED:.0%} by themselves (assumed, since {few} sessions are stored here)"
+    few = f"fewer than {LEAST_SESSIONS} other sessions stored here measured these cases"
+    return f"by {ASSUMED:.0%} by themselves (assumed, since {few})"
 
 
 def _settling(compared: Compared) -> str:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,18 +95,28 @@ def stored_runs(folder: Path, broken: Callable[[PlanError], None] = lambda _: No
 
 
 def stored_sessions(
-    folder: Path, fingerprint: str, *, excluding: Collection[str] = (), sessions: int = SESSIONS
+    folder: Path,
+    fingerprint: str,
+    *,
+    cases: pd.DataFrame | None = None,
+    excluding: Collection[str] = (),
+    sessions: int = SESSIONS,
 ) -> NDArray[np.float64]:
     """Return log step times in ns `[sessions, cases, rounds]` of a machine's newest sessions, oldest first.
 
-    excluding: ids of runs and sessions that are not wanted. Of each session it is the first clean run; NaN where that
-    has no time of a case, or the case was another thing than it is in the newest of them. Reads only as many of the
-    newest runs as are wanted; those that cannot be read are left out. Raises PlanError where the folder itself cannot.
+    cases: `threads` and `workload_digest` by `case_id`; of other cases there are no times then, and a session with
+    times of fewer than half of these is none. excluding: ids of runs and sessions that are not wanted. Of each session
+    it is the first clean run; NaN where that has no time of a case, or the case was another thing than it is in the
+    newest of them. Reads only as many of the newest runs as are wanted; those that cannot be read are left out. Raises
+    PlanError where the folder itself cannot.
     """
     found: list[StoredRun] = []
     for run in _read_runs(folder, lambda _: None, newest_first=True):
         if _counts(run, fingerprint, excluding):
-            found.append(run)
+            held = run if cases is None else replace(run, cases=_timed(run, cases))
+            if cases is not None and 2 * len(held.cases) < len(cases):
+                continue
+            found.append(held)
             if len({each.session for each in found}) > sessions:
                 break
     first: dict[str, StoredRun] = {}
@@ -183,6 +193,20 @@ def _begun(run: StoredRun) -> tuple[str, bool, str]:
 def _counts(run: StoredRun, fingerprint: str, excluding: Collection[str]) -> bool:
     wanted = run.run_id not in excluding and run.session not in excluding
     return wanted and not run.dirty and run.fingerprint == fingerprint
+
+
+def _timed(run: StoredRun, cases: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a run's `cases` that have a time; what a table does not say of a case is taken to be alike."""
+    ok = (run.cases["outcome"] == "ok") & run.cases["step_ns"].notna() & run.cases.index.isin(cases.index)
+    rows = run.cases[ok]
+    (threads, digest), (wanted_threads, wanted_digest) = (
+        (table["threads"].to_numpy(dtype=float), table["workload_digest"].to_numpy(dtype=object))
+        for table in (rows, cases.loc[rows.index])
+    )
+    other = (threads != wanted_threads) & np.isfinite(threads) & np.isfinite(wanted_threads)
+    other |= (digest != wanted_digest) & (digest != "") & (wanted_digest != "")
+    alike: pd.DataFrame = rows[~other]
+    return alike
 
 
 def _read_runs(folder: Path, broken: Callable[[PlanError], None], *, newest_first: bool) -> Iterator[StoredRun]:

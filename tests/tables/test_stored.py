@@ -202,6 +202,32 @@ def test_a_session_has_no_time_of_what_was_another_thing_then(machine):
     assert np.isfinite(stored_sessions(machine, FINGERPRINT))[..., 0].tolist() == [[False, True], [True, False]]
 
 
+def wanted(*names: str, threads: float = 1, digest: str = "0123456789ab") -> pd.DataFrame:
+    """The cases that are compared."""
+    return pd.DataFrame({"threads": threads, "workload_digest": digest}, index=pd.Index(names, name="case_id"))
+
+
+def test_a_session_of_fewer_than_half_of_the_cases_is_none_and_takes_no_place_of_another(machine):
+    write_sessions(machine, {MANUAL: [1.0, 2.0, 3.0], AUTOGRAD: [4.0, "crashed", 6.0]})
+    for number in range(10, 40):
+        write_run(machine, number, {"line_deep/manual/cpu/float32/b100": 9.0})
+    cases = wanted(MANUAL, AUTOGRAD, "line/gone/cpu/float32/b100")
+    times = np.exp(stored_sessions(machine, FINGERPRINT, cases=cases, sessions=2)[..., 0])
+    assert times == pytest.approx(np.array([[1.0, 4.0], [3.0, 6.0]]))
+    assert stored_sessions(machine, FINGERPRINT, cases=wanted(MANUAL)).shape == (3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sessions"),
+    [({}, 1), ({"threads": 2}, 1), ({"digest": "other"}, 1), ({"threads": math.nan, "digest": ""}, 3)],
+    ids=str,
+)
+def test_a_case_that_was_another_thing_than_the_one_compared_is_none_of_these(machine, asked, sessions):
+    for number, columns in enumerate(({}, {"threads": 2}, {"workload_digest": "other"})):
+        write_run(machine, number, {MANUAL: 1.0}, **columns)
+    assert len(stored_sessions(machine, FINGERPRINT, cases=wanted(MANUAL, **asked))) == sessions
+
+
 def write_rounds(folder: Path, steps: Mapping[str, Sequence[float | str]]) -> None:
     """Put measurements beside the summary of a run: by case a step time in ns of each round, or how it ended."""
     rows = [
