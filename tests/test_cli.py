@@ -227,8 +227,9 @@ def finish(program, this_is_the_machine, tmp_path):
         (["--colour", "red"], ["--colour"]),
         (["line"], ["line"]),
         (["--sweep", "none.toml"], ["none.toml", "No such file"]),
-        (["--baseline", "none"], ["none", "No such file"]),
-        (["--baseline", "."], ["measurements.csv", "No such file"]),
+        (["--baseline", "none"], ["none is no run and no CSV file, and git says of no revision here"]),
+        (["--baseline", "none.csv"], ["none.csv", "No such file"]),
+        (["--baseline", "."], [". is no folder of a run: it has no measurements.csv"]),
         (["--address", "10.0.0.1:6379"], ["--address", "add --on ray"]),
         (["--on", "slurm"], ["--on", "'slurm'", "ray"]),
         (["--on", "ray", "--baseline", "none"], ["--baseline is of one machine"]),
@@ -389,7 +390,7 @@ def test_a_command_line_that_makes_no_sense_gets_one_line_too(arguments, texts, 
         (["--batch-size", "ten"], ["'ten'"]),
         pytest.param(["--device", "cuda"], ["device cuda", "no NVIDIA GPU"], marks=needs_torch),
         (["--sweep", "sweep.toml"], ["sweep.toml", "is not valid TOML"]),
-        (["--baseline", "none"], ["No such file"]),
+        (["--baseline", "none.csv"], ["No such file"]),
     ],
     ids=lambda value: value[0],
 )
@@ -630,6 +631,20 @@ def test_a_case_slower_than_in_the_baseline_ends_with_1(manual, code, strictly, 
     assert ended.code == code
     assert any(MANUAL.case_id in line and word in line for line in ended.out.splitlines())
     assert program("run", "--resume", baseline.parent / "run", "--baseline", baseline, "--strict").code == strictly
+
+
+def test_a_baseline_may_be_a_revision_of_which_it_is_the_newest_run_of_these_cases(finish, tmp_path):
+    git = ("git", "-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+    for arguments in (("init", "-q"), ("commit", "-q", "--allow-empty", "-m", "base")):
+        subprocess.run([*git, *arguments], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout[:10]
+    steps = (((300.0, 301.0, 302.0), AUTOGRAD), (FAST, AUTOGRAD), (FAST, replace(AUTOGRAD, workload="line_deep")))
+    for day, (times, case) in enumerate(steps, start=24):
+        name = f"202611{day}T090511Z-{commit}"
+        stored_run(tmp_path / name, rounds(case, times), Sweep((case,), rounds=3), run_id=name)
+    ended = finish([*rounds(MANUAL, FAST), *rounds(AUTOGRAD, SLOW)], "--baseline", "HEAD")
+    assert f"HEAD (run 20261125T090511Z-{commit}, commit " in ended.out
+    assert ended.code == Exit.MISSED
 
 
 def test_for_machines_the_comparison_with_a_baseline_is_part_of_the_verdict(finish, baseline, monkeypatch, tmp_path):

@@ -306,6 +306,42 @@ def test_two_revisions_are_compared_by_their_stored_runs(repository, compare):
     assert compare("new", "old").code == Exit.MET
 
 
+def of_another_workload(folder: Path) -> Path:
+    for name in ("measurements.csv", "summary.csv"):
+        (folder / name).write_text((folder / name).read_text().replace("line/", "line_deep/"))
+    return folder
+
+
+def test_of_two_revisions_the_newest_runs_of_one_session_are_compared_else_of_the_same_cases(repository, compare):
+    def run(time: str, name: str, **header: Any) -> Path:
+        return stored(f"{time}-{repository[name][:10]}", slower(1.3), commit=repository[name], **header)
+
+    later = run("20261126T000000Z", "new")
+    of_another_workload(run("20261127T000000Z", "new"))
+    ended = compare("old", "new")
+    assert ended.code == Exit.MISSED
+    first = f"20261124T090511Z-{repository['old'][:10]}"
+    for text in (ended.out, compare("old", "new", "--format", "markdown").out):
+        assert f"old (run {first}) → new (run {later.name}), measured in two sessions" in text
+    for day in (24, 25):  # in one session
+        for name in ("old", "new"):
+            run(f"202611{day}T090000Z", name, session=f"ab{day}")
+    told = json.loads(compare("old", "new", "--format", "json").out)
+    assert [told[side]["run_id"] for side in ("base", "new")] == [
+        f"20261125T090000Z-{repository[name][:10]}" for name in ("old", "new")
+    ]
+    assert told["firm"] is True
+    told = json.loads(
+        compare(f"results/amd-epyc-2c/20261124T090000Z-{repository['old'][:10]}", "new", "--format", "json").out
+    )
+    assert told["new"]["run_id"].startswith("20261124T090000Z")
+
+
+def test_two_names_of_one_run_are_refused_with_what_to_do(repository, compare):
+    texts = ("old and old are the same run", "name another one, or measure a second one by: harness run")
+    assert_refused(compare("old", "old"), *texts, code=Exit.NOT_COMPARABLE)
+
+
 def test_a_revision_is_compared_with_a_folder_or_a_file(repository, compare):
     folder = Path("results/amd-epyc-2c") / f"20261124T090511Z-{repository['new'][:10]}"
     for new in (folder, folder / "measurements.csv"):

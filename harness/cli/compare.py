@@ -53,12 +53,11 @@ def command(
     comparable; 4: undecided, with --strict.
     """
     from harness.comparing.compare import compare_runs
-    from harness.tables.find import find_run, folder_named
+    from harness.tables.find import find_pair
 
     check_outputs(output)
     least_of(margin)
-    there = find_run(base, results, like=folder_named(new))
-    here = find_run(new, results, like=there.folder)
+    there, here = find_pair(base, new, results)
     before, after = load(base, there), load(new, here)
     compared = compare_runs(
         before,
@@ -104,7 +103,7 @@ def spreads_of(places: "Sequence[Place]", fingerprint: str) -> dict[str, float]:
     from harness.tables.noise_file import read_noise, spread_by_case
 
     for place in places:
-        noise = read_noise(place.folder.resolve().parent, fingerprint)
+        noise = read_noise(place.machine, fingerprint)
         if noise is not None:
             return spread_by_case(noise)
     return {}
@@ -124,7 +123,7 @@ def sessions_of(
     from harness.tables.stored import stored_sessions
 
     cases, without = timed_on_both(base, new, vary), {base.session, new.session}
-    folders = dict.fromkeys(place.folder.resolve().parent for place in places)
+    folders = dict.fromkeys(place.machine for place in places)
     for folder in folders if len(cases) else ():
         stored = stored_sessions(folder, new.only("fingerprint"), cases=cases, excluding=without)
         found = session_spread(session_means(stored))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--rounds", type=int, metavar="N", help="Passes over all cases, each case in a fresh process.")
 @click.option("--seeds", type=int, metavar="N", help="Judge convergence over seeds 0 … N-1; default 64.")
-@click.option("--baseline", type=PATH, metavar="RUN", help="A stored run not to be slower than.")
+@click.option("--baseline", type=PATH, metavar="RUN", help="A stored run not to be slower than, or its revision.")
 @click.option("--resume", type=PATH, metavar="RUN", help="Measure only what this run lacks.")
 @publish_options
 @click.option("--on", type=click.Choice(["ray"]), help="Measure on the machines of a Ray cluster, side by side.")
@@ -104,14 +104,17 @@ def run(
     from harness.running.session import Session
     from harness.tables.build import build_tables
     from harness.tables.files import read_table
-    from harness.tables.find import Place
+    from harness.tables.find import Place, find_run
     from harness.tables.profile import profile
 
-    stored = load(str(baseline), Place(baseline)) if baseline else None
     if resume is not None:
         header, records = read_journal(resume)
         build_tables(header, records)  # what they cannot hold is said before hours are measured
         part = sweep_of(header)
+    stored = None
+    if baseline is not None:
+        results = out if resume is None else resume.resolve().parents[1]
+        stored = load(str(baseline), find_run(str(baseline), results, [case.case_id for case in part.cases]))
     with site_of(on, address, part, quiet=quiet or as_json) as site:
         _check_stored(stored, resume, site)
         if resume is None:

@@ -111,9 +111,9 @@ def read_run(folder: Path, *, crossed: bool = True) -> "RunContent":
 def _compared(folder: Path, base: str) -> "Compared":
     from harness.cli.compare import load, sessions_of, spreads_of
     from harness.comparing.compare import compare_runs
-    from harness.tables.find import find_run
+    from harness.tables.find import find_pair
 
-    there, here = find_run(base, _RESULTS, like=folder), find_run(str(folder), _RESULTS)
+    there, here = find_pair(base, str(folder), _RESULTS)
     before, after = load(base, there), load(str(folder), here)
     return compare_runs(
         before,

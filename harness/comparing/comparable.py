@@ -7,6 +7,7 @@ from harness.comparing.run import Run
 from harness.measuring.machine import COMPARABLE
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.text import printable
+from harness.running.session import typed
 
 # What else a user may declare to differ: these are of a case, not of a machine.
 CASE_KEYS = ("threads", "workload")
@@ -27,7 +28,8 @@ def check_comparable(base: Run, new: Run, vary: Collection[str] = (), *, declare
         if run.measurements.empty:
             raise NotComparable(f"{run.name} holds no measurements")
     if base.only("run_id") == new.only("run_id"):
-        raise NotComparable(f"{base.name} and {new.name} are the same run, {base.only('run_id')}")
+        what = f"{base.name} and {new.name} are the same run, {base.only('run_id')}"
+        raise NotComparable(f"{what}: name another one, or measure a second one by: {typed('run')}")
     if base.session != new.session and base.measurements["dirty"].astype(bool).any():
         raise NotComparable(f"{base.name} was measured with uncommitted changes (dirty); measure it at a commit")
     if base.only("fingerprint") == new.only("fingerprint") and base.only("machine") == new.only("machine"):

@@ -23,6 +23,7 @@ from harness.comparing.run import Run
 from harness.comparing.sessions import SessionSpread
 from harness.plan.errors import NotComparable
 from harness.running.again import SPARE_SHARE
+from harness.running.session import typed
 
 
 def compare_runs(
@@ -46,8 +47,13 @@ def compare_runs(
     statuses = before_times(base, new, vary)
     names = [name for name, (status, _) in statuses.items() if status is None]
     if all(status in (Status.NEW, Status.MISSING, Status.CHANGED) for status, _ in statuses.values()):
-        why = next((f": {reason}" for status, reason in statuses.values() if status is Status.CHANGED), "")
-        raise NotComparable(f"no case is both in {base.name} and in {new.name}{why}")
+        sides = " and in ".join(f"{side.name} (run {side.only('run_id')})" for side in (base, new))
+        why = next((reason for status, reason in statuses.values() if status is Status.CHANGED), "")
+        flags = " ".join(f"--vary {part.partition(':')[0]}" for part in why.split("; "))
+        do = f"name runs of the same cases, or measure both by: {typed('ab', 'BASE', 'NEW')}"
+        raise NotComparable(
+            f"no case is both in {sides}" + (f": {why}; if that is meant, {flags}" if why else f": {do}")
+        )
     shared = set(base.measurements["round"]) & set(new.measurements["round"])
     then, now = _logs(base, names, shared), _logs(new, names, shared)
     # All cases or none: a case measured in rounds of its own would lose them.

@@ -42,6 +42,7 @@ _QUIET = (Status.SAME, Status.WITHIN)
 _NAMED = 3  # in a line that names the worst
 _REASON = 300  # characters; the tables have all of it
 _COMMIT = 12  # digits; git finds a commit by them
+_SHORT = 10  # as many has the id of a run
 _NO_COMMIT = ("", "unknown")
 _TORCH = re.compile(r"torch: ([0-9][0-9a-z.]*)(?:\+\S+)? and ([0-9][0-9a-z.]*)(?:\+\S+)?")
 
@@ -293,10 +294,13 @@ def _cases(count: int, which: str = "") -> str:
 
 
 def _side(run: Run) -> str:
-    commit = _first(run, "commit")[:_COMMIT]
+    """Return the name of a side, with the run that is meant and its commit, where the name does not tell."""
+    name, run_id, commit = printable(run.name, 200), _first(run, "run_id"), _first(run, "commit")[:_COMMIT]
     dirty = " with uncommitted changes" if _dirty(run) else ""
-    name = printable(run.name, 200)
-    return f"{name} (commit {commit}{dirty})" if commit and commit not in name else f"{name}{dirty}"
+    which = f"run {run_id}" if run_id and run_id not in name else ""
+    of = f"commit {commit}" if commit and commit[:_SHORT] not in name + run_id else ""
+    told = ", ".join(filter(None, (which, of)))
+    return f"{name} ({told}{dirty})" if told else f"{name}{dirty}"
 
 
 def _dirty(run: Run) -> bool:

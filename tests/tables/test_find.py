@@ -6,7 +6,7 @@ import pytest
 
 from harness.plan.errors import PlanError
 from harness.running.folder import make_run_folder, revision
-from harness.tables.find import Place, find_run
+from harness.tables.find import Place, find_pair, find_run
 
 MACHINE = "amd-epyc-2c"
 
@@ -57,7 +57,7 @@ def stored(at: str, time: str = "20261124T090511Z", *, machine: str = MACHINE, e
 
 
 def find(named: str, like: Path | None = None) -> Place:
-    return find_run(named, Path("results"), like)
+    return find_run(named, Path("results")) if like is None else find_pair(named, str(like), Path("results"))[0]
 
 
 def refusal(named: str, like: Path | None = None) -> str:
@@ -168,9 +168,22 @@ def test_a_run_with_uncommitted_changes_is_none_of_the_commit(repository):
     assert find("old").path == clean
 
 
-def test_a_revision_of_which_only_dirty_runs_are_stored_has_none(repository):
-    stored("old", end="-dirty")
-    assert "has no run of it: measure it there, or both at once with: harness ab" in refusal("old")
+def test_a_revision_of_which_only_dirty_runs_are_stored_has_none_and_names_their_newest_folder(repository):
+    stored("old", "20261120T090511Z", end="-dirty")
+    dirty, clean = stored("old", end="-dirty-2"), stored("new")
+    said = refusal("old")
+    assert f"only measured with uncommitted changes: {dirty} is no base; measure it there, or both at once" in said
+    with pytest.raises(PlanError, match=f"uncommitted changes: name its folder, {dirty}, or measure it there"):
+        find_pair(str(clean), "old", Path("results"))
+
+
+def test_what_is_not_committed_is_no_revision_and_the_command_that_measures_it_is_named(repository):
+    assert (
+        refusal("worktree") == "worktree is measured by: harness ab BASE worktree; a run of it is named by its folder"
+    )
+    git("branch", "worktree", "old")
+    folder = stored("old")
+    assert find("worktree").path == folder
 
 
 def test_a_folder_of_the_commit_that_holds_no_tables_or_has_another_name_is_none(repository):
