@@ -6,6 +6,7 @@ from typing import Any
 from harness.comparing.run import Run
 from harness.measuring.machine import COMPARABLE
 from harness.plan.errors import NotComparable, PlanError
+from harness.plan.presets import LEAST_ROUNDS
 from harness.plan.text import printable
 from harness.running.session import typed
 
@@ -13,7 +14,6 @@ from harness.running.session import typed
 CASE_KEYS = ("threads", "workload")
 # Facts that make two runs less alike, but may be wanted to differ.
 _WARNED = ("gpu_driver", "gpu_power_limit_w", "gpu_uuid", "system", "compiler", "numpy", "triton", "image")
-FEW_ROUNDS = 5
 
 
 def check_comparable(base: Run, new: Run, vary: Collection[str] = (), *, declare: str = "add") -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def warnings(base: Run, new: Run, rounds: float) -> tuple[str, ...]:
     untold = [run.name for run in (base, new) if not _tells(run, "workload_digest")]
     if len(untold) == 1:
         told.append(f"{untold[0]} does not say what it trained: an older version wrote it")
-    if rounds < FEW_ROUNDS:
+    if rounds < LEAST_ROUNDS:
         told.append(f"{rounds:g} rounds a side are too few to see a slowdown of 5 %: use 10")
     return tuple(told)
 

@@ -25,6 +25,7 @@ from harness.comparing.rule import (
     verdicts,
 )
 from harness.comparing.sessions import SessionSpread
+from harness.plan.presets import LEAST_ROUNDS
 
 # Of a process, where the machine was never measured against itself and its rounds do not spread more.
 ASSUMED_SPREAD = 0.01
@@ -62,7 +63,7 @@ def judge(
 
     paired: measured in the same rounds. known: spread of a process, `[..., cases]`, NaN where it was not measured; then
     it is that of these rounds, but at least ASSUMED_SPREAD. least: the margin, a share, instead of the rule's. firm: of
-    one session; else the margin is what sessions differ by.
+    one session; else the margin is what sessions differ by. A firm verdict takes LEAST_ROUNDS of each side, or pairs.
     """
     shape = base.shape[:-1]
     known = np.broadcast_to(np.asarray(known, dtype=float), shape)
@@ -71,6 +72,9 @@ def judge(
     if firm:
         limit = margin(spreads, table.used) if chosen is None else np.full(shape, chosen)
         status = verdicts(table, limit, within=MOST_SAME if chosen is None else chosen)
+        sides = (new - base,) if paired else (base, new)
+        few = np.min([np.isfinite(logs).sum(axis=-1) for logs in sides], axis=0) < LEAST_ROUNDS
+        status = np.where(few, np.str_(Status.UNDECIDED), status)
     else:
         between = sessions or SessionSpread()
         limit = between.margin(spreads)

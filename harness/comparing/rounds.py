@@ -9,6 +9,7 @@ from scipy import special
 from harness.comparing.clock import FEWEST_PAIRS, FEWEST_ROUNDS, THERE_BEFORE
 from harness.comparing.rule import LEVEL, MOST_SAME, Array, Comparison, compare_case, margin
 from harness.comparing.rule import spread as spread_of
+from harness.plan.presets import LEAST_ROUNDS
 
 POWER = 0.95
 MOST_ROUNDS = 200  # nobody waits for more
@@ -20,14 +21,14 @@ _REPLICATES = 4000
 def rounds_needed(table: Comparison, spread: ArrayLike, *, chosen: float | None = None, level: float = LEVEL) -> Array:
     """Return how many rounds a side would decide each undecided case, if its effect and deviation stay as they are.
 
-    And if the same share of rounds is left out. chosen: the margin, where the user chose it. More than it has; NaN
-    where not even MOST_ROUNDS do: its effect is too near the margin, or it has none.
+    And if the same share of rounds is left out. chosen: the margin, where the user chose it. More than it has, and at
+    least LEAST_ROUNDS; NaN where not even MOST_ROUNDS do: its effect is too near the margin, or it has none.
     """
     known = np.broadcast_to(np.asarray(spread, dtype=float), table.effect.shape)
     floor = np.where(known > 0, known, np.nan)[..., None]
     deviation = np.fmax((table.standard_error * np.sqrt(table.used / 2))[..., None], floor)
     effect = np.abs(table.effect)[..., None]
-    rounds = np.arange(2, MOST_ROUNDS + 1)
+    rounds = np.arange(LEAST_ROUNDS, MOST_ROUNDS + 1)
     used = rounds * (table.used / table.rounds)[..., None]
     freedom = np.where(table.paired[..., None], used - 1, 2 * used - 2)
     cases = np.maximum(np.isfinite(table.p).sum(axis=-1), 1)[..., None, None]

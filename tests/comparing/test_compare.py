@@ -13,7 +13,7 @@ from scipy import stats
 from harness.comparing.comparable import check_comparable
 from harness.comparing.compare import compare_runs
 from harness.comparing.compared import CaseResult, Compared, Status
-from harness.comparing.judge import ASSUMED_SPREAD
+from harness.comparing.judge import ASSUMED_SPREAD, judge
 from harness.comparing.run import MEASURED, SUMMARISED, Run
 from harness.comparing.sessions import SessionSpread
 from harness.measuring.machine import COMPARABLE
@@ -512,6 +512,18 @@ def test_few_rounds_are_undecided_and_say_how_many_would_decide():
     assert found.status == "undecided"
     assert found.rounds_needed > 3
     assert math.isnan(firm(QUIET, ALSO).rounds_needed)  # is decided
+
+
+@pytest.mark.parametrize(("factor", "status"), [(0.5, "improved"), (1, "same"), (2, "regressed")])
+def test_fewer_than_five_rounds_or_pairs_of_a_case_are_undecided_however_clear(factor, status):
+    quiet = [1000.0, 1000.3, 999.8, 1000.1, 1000.2]
+    new = [factor * step_ns for step_ns in reversed(quiet)]
+    four = firm(quiet, new[:4])
+    assert (four.status, four.rounds_needed) == ("undecided", 5)
+    assert firm(quiet, new).status == status
+    sides = [np.log([side]) for side in (quiet * 2, new)]
+    for count, found in ((4, "undecided"), (5, status)):
+        assert judge(sides[0], sides[1][:, :count], paired=False).status == [found]
 
 
 def test_one_round_has_a_change_and_decides_nothing():

@@ -9,6 +9,7 @@ from scipy import stats
 
 from harness.comparing.rounds import MOST_ROUNDS, detectable, least_seen, rounds_for, rounds_needed
 from harness.comparing.rule import LEAST_MARGIN, clipped, compare_case, holm, margin, spread, verdicts, welch
+from harness.plan.presets import LEAST_ROUNDS
 
 CASES = 54
 TABLES = 300
@@ -306,7 +307,7 @@ def test_rounds_needed_for_the_same_are_those_whose_interval_is_within_the_margi
         return half < max(LEAST_MARGIN, 3 * 0.02 * math.sqrt(2 / rounds))
 
     assert within(needed)
-    assert not any(within(rounds) for rounds in range(4, int(needed)))
+    assert not any(within(rounds) for rounds in range(LEAST_ROUNDS, int(needed)))
 
 
 def test_more_rounds_than_there_are_are_needed_however_many_of_them_are_left_out():
