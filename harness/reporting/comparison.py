@@ -124,8 +124,8 @@ def as_json(compared: Compared) -> dict[str, Any]:
     Times are in nanoseconds per update and named `…_ns`. Changes, margins and spreads are shares: 0.05 is 5 % slower.
     What is not known, or no finite number, is null.
 
-    * schema; verdict: `regressed`, `slower` (of two sessions), `no_times`, `undecided` or `no_regression`; text: it in
-      one line; counts: cases of every status, 0 as well.
+    * schema; verdict: `regressed`, `slower` (of two sessions), `no_times`, `undecided` (more than half of the
+      cases with times) or `no_regression`; text: it in one line; counts: cases of every status, 0 as well.
     * firm: both sides are of one session; paired: of the same rounds. disturbed: of the pairs of which a side was so
       from beginning to end, how many are left_out and kept, and how many processes of base and new were. clocked: the
       share of the pairs' spread that is left without what the core's clock did to them; 1 where it was not taken out.

@@ -61,7 +61,7 @@ def verdict(compared: Compared) -> str:
     """Return the one word for all: `regressed`, `slower`, `no_times`, `undecided` or `no_regression`.
 
     regressed: in one session, or a case that was right is not any more. slower: two sessions, so advisory. no_times: no
-    case has a time on both sides. undecided: of the cases that have, none is decided.
+    case has a time on both sides. undecided: of the cases that have, more than half.
     """
     if compared.of(Status.REGRESSED, Status.LOST, Status.CONVERGES_LESS):
         return "regressed"
@@ -70,7 +70,7 @@ def verdict(compared: Compared) -> str:
     timed = compared.of(*TIMED)
     if not timed:
         return "no_times"
-    return "undecided" if len(timed) == len(compared.of(Status.UNDECIDED)) else "no_regression"
+    return "undecided" if 2 * len(compared.of(Status.UNDECIDED)) > len(timed) else "no_regression"
 
 
 def headline(compared: Compared) -> str:
@@ -82,7 +82,8 @@ def headline(compared: Compared) -> str:
         return f"nothing to compare: no case has a time on both sides ({counts})"
     if word == "undecided":
         others = ", ".join(_tally(compared, [status for status in ORDER if status is not Status.UNDECIDED]))
-        return f"undecided: none of {_cases(len(compared.of(*TIMED)))} is decided{f' ({others})' if others else ''}"
+        open_cases = f"{len(compared.of(Status.UNDECIDED))} of {_cases(len(compared.of(*TIMED)))}"
+        return f"undecided: {open_cases}{f' ({others})' if others else ''}"
     return f"no regression: {counts}" if compared.firm else f"nothing slower (advisory): {counts}"
 
 

@@ -113,11 +113,16 @@ def test_without_a_regression_the_first_line_counts_the_others() -> None:
     assert first == "no regression: 2 same, 1 undecided"
 
 
+def test_where_more_than_half_is_undecided_the_first_line_says_how_much_of_how_many() -> None:
+    page = as_markdown(compared_of(SAME, OPEN, replace(OPEN, case_id="b")))
+    assert page.startswith("### ? undecided: 2 of 3 cases (1 same)\n")
+
+
 def test_where_nothing_is_decided_it_is_not_called_no_regression() -> None:
     few = compare_runs(run("base", rounds=2), run("new", {"manual": 1.05}, rounds=2))
     assert few.of(Status.UNDECIDED) == few.cases
     text = shown(few)
-    assert text.startswith("undecided: none of 4 cases is decided\n")
+    assert text.startswith("undecided: 4 of 4 cases\n")
     assert "2 rounds a side are too few" in text
     assert "no regression" not in as_markdown(few)
 
@@ -397,7 +402,7 @@ def test_the_json_has_both_sides_every_case_and_no_nan() -> None:
     ("compared", "word"),
     [
         (compared_of(SAME, OPEN), "no_regression"),
-        (compared_of(OPEN), "undecided"),
+        (compared_of(SAME, OPEN, replace(OPEN, case_id="b")), "undecided"),
         (compared_of(CaseResult("a", Status.FAILING)), "no_times"),
         (compared_of(SAME, replace(SAME, case_id="b", status=Status.SLOWER), firm=False), "slower"),
         (compared_of(SAME, CaseResult("b", Status.CONVERGES_LESS), firm=False), "regressed"),
