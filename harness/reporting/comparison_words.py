@@ -13,6 +13,7 @@ from harness.comparing.rounds import MOST_ROUNDS
 from harness.comparing.run import Run
 from harness.comparing.sessions import ASSUMED, LEAST_SESSIONS, SessionSpread
 from harness.plan.text import printable
+from harness.running.session import typed
 
 SIGN = {
     Status.LOST: "✗",
@@ -44,6 +45,7 @@ _REASON = 300  # characters; the tables have all of it
 _COMMIT = 12  # digits; git finds a commit by them
 _SHORT = 10  # as many has the id of a run
 _NO_COMMIT = ("", "unknown")
+_INTERPRETER = {"torch", "python_minor"}  # what two interpreters may differ in
 _TORCH = re.compile(r"torch: ([0-9][0-9a-z.]*)(?:\+\S+)? and ([0-9][0-9a-z.]*)(?:\+\S+)?")
 
 # The name of a case, and the flags that choose it: with what is measured without the flag, None for several.
@@ -234,12 +236,19 @@ def _by_themselves(known: SessionSpread) -> str:
 def _settling(compared: Compared) -> str:
     """Return the command that measures both sides in one session, or why no command does."""
     before, after = (_first(run, "commit") for run in (compared.base, compared.new))
-    dirty = _dirty(compared.new)
-    varied = ", ".join(printable(each.partition(":")[0], 40) for each in compared.varied)
+    dirty, flags = _dirty(compared.new), _flags(compared)
+    keys = [printable(each.partition(":")[0], 40) for each in compared.varied]
+    varied = ", ".join(keys)
     if before == after and before not in _NO_COMMIT and not dirty:
         torch = _TORCH.fullmatch(compared.varied[0]) if len(compared.varied) == 1 else None
-        if torch:
-            return f"the firm answer: nox -s ab -- --torch {torch[1]} --torch {torch[2]}{_flags(compared)}"
+        # The environments that nox makes are for the CPU.
+        if torch and not any(flag.startswith("cuda") for flag in flags):
+            two = ("--torch", torch[1], "--torch", torch[2])
+            return f"the firm answer: {shlex.join(('nox', '-s', 'ab', '--', *two, *flags))}"
+        if keys and set(keys) <= _INTERPRETER:
+            apart = printable("; ".join(compared.varied), 200)
+            command = typed("ab", "--python", "A", "--python", "B", *flags)
+            return f"the firm answer: {command}, of two interpreters, A and B ({apart})"
         what = f"{varied} and the session" if varied else "the session"
         return f"both sides are of commit {before[:_COMMIT]}: what differs is {what}, not the code"
     old = "BASE" if before in _NO_COMMIT else before[:_COMMIT]
@@ -247,18 +256,18 @@ def _settling(compared: Compared) -> str:
     new = "worktree" if dirty else "NEW" if after in _NO_COMMIT else after[:_COMMIT]
     unknown = " (the tables do not name the commit)" if old == "BASE" or new == "NEW" else ""
     alone = f" of the commits alone, without {varied}" if varied else ""
-    return f"the firm answer{alone}: harness ab {shlex.quote(old)} {shlex.quote(new)}{_flags(compared)}{unknown}"
+    return f"the firm answer{alone}: {typed('ab', old, new, *flags)}{unknown}"
 
 
-def _flags(compared: Compared) -> str:
+def _flags(compared: Compared) -> list[str]:
     """Return the flags that restrict a sweep to the cases in question, as far as their names tell."""
     asked = compared.of(Status.SLOWER, Status.UNDECIDED) or compared.of(Status.FASTER) or compared.of(*TIMED)
     found = [match for case in asked if (match := _CASE_ID.fullmatch(case.case_id))]
-    flags = ""
+    flags = []
     for axis, default in _AXES:
         values = dict.fromkeys(match[axis] for match in found if match[axis])
         if list(values) != [default]:
-            flags += "".join(f" --{axis.replace('_', '-')} {shlex.quote(value)}" for value in values)
+            flags += [part for value in values for part in (f"--{axis.replace('_', '-')}", value)]
     return flags
 
 

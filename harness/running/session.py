@@ -1,5 +1,6 @@
 """Starts a run or goes on with one: the folder, the journal and the facts that every row will carry."""
 
+import itertools
 import json
 import os
 import shlex
@@ -26,16 +27,22 @@ from harness.running.journal import Journal, Keeper
 from harness.running.launcher import DEFAULT_TIMEOUT_S, Launcher, worker_environment
 from harness.running.records import FORMAT, MACHINE_FILE, read_journal
 
+# Nox sessions that are called as the one command that they have an environment for: `ab` for the CPU, others no torch.
+_NAMED_SESSIONS = ("ab", "compare", "export", "history", "prove", "report")
 _MAX_SOURCE = 2**24  # nobody writes 16 MiB of Python
 
 
 def typed(command: str, *arguments: str) -> str:
-    """Return a command of this program as it is typed where it was started: through the nox session, or bare."""
+    """Return a command of this program as it is typed where it was started: through a nox session, or bare."""
     session = os.environ.get("NOX_CURRENT_SESSION", "")  # set by nox
-    if not session.startswith("bench_"):
+    cuda = any(pair[0] == "--device" and pair[1].startswith("cuda") for pair in itertools.pairwise(arguments))
+    if session in _NAMED_SESSIONS and command in _NAMED_SESSIONS and not cuda:
+        return shlex.join(("nox", "-s", command, "--", *arguments))
+    if session not in _NAMED_SESSIONS and not session.startswith("bench_"):
         return shlex.join(("harness", command, *arguments))
-    named = () if command == "run" else (command,)
-    return shlex.join(("nox", "-s", session, "--", *named, *arguments))
+    bench = "bench_cuda" if cuda else session if session.startswith("bench_") else "bench_cpu"
+    given = (*(() if command == "run" else (command,)), *arguments)
+    return shlex.join(("nox", "-s", bench, *(("--", *given) if given else ())))
 
 
 @dataclass(frozen=True)

@@ -267,6 +267,11 @@ def test_the_command_names_device_dtype_threads_and_ranks_where_they_were_chosen
     assert shown(compare_runs(*sides)).rstrip().endswith(f"{NEW[:12]} {flags}{flag}")
 
 
+def test_under_nox_the_command_is_one_of_a_session_that_has_torch(monkeypatch) -> None:
+    monkeypatch.setenv("NOX_CURRENT_SESSION", "compare")
+    assert f"the firm answer: nox -s ab -- {BASE[:12]} {NEW[:12]} --workload line" in shown(advisory(manual=1.3))
+
+
 def test_two_sessions_of_one_commit_have_no_command_and_say_why() -> None:
     text = shown(advisory(commit=BASE, manual=1.3))
     assert "harness ab" not in text
@@ -277,6 +282,16 @@ def test_two_versions_of_torch_at_one_commit_are_settled_by_the_command_that_ins
     varied = replace(advisory(commit=BASE, manual=1.3), varied=("torch: 2.12.0+cpu and 2.13.0+cpu",))
     flags = "--workload line --engine manual --batch-size 100"
     assert f"the firm answer: nox -s ab -- --torch 2.12.0 --torch 2.13.0 {flags}\n" in shown(varied)
+    python = replace(varied, varied=("python_minor: 3.11 and 3.12",))
+    two = f"the firm answer: harness ab --python A --python B {flags}, of two interpreters, A and B"
+    assert f"{two} (python_minor: 3.11 and 3.12)\n" in shown(python)
+    sides = [run(name, session=name, commit=BASE) for name in ("base", "new")]
+    for side in sides:
+        side.measurements["case_id"] = side.measurements["case_id"].str.replace("cpu", "cuda")
+    cuda = shown(replace(compare_runs(*sides), varied=("torch: 2.12.0+cu130 and 2.13.0+cu130",)))
+    assert "nox -s ab" not in cuda
+    assert " --device cuda " in cuda
+    assert "of two interpreters, A and B (torch: 2.12.0+cu130 and 2.13.0+cu130)" in cuda
     other = replace(varied, varied=("cpus: 2 and 4",))
     assert f"both sides are of commit {BASE[:12]}: what differs is cpus and the session, not the code" in shown(other)
     assert "of the commits alone, without cpus: harness ab" in shown(replace(advisory(), varied=("cpus: 2 and 4",)))

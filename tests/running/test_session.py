@@ -398,6 +398,11 @@ def test_in_a_real_run_the_worker_really_is_where_it_is_placed_and_never_where_i
         ("tests", ("noise", "a/b"), "harness noise a/b"),
         ("bench_cpu", ("run", "--resume", "a/b"), "nox -s bench_cpu -- --resume a/b"),
         ("bench_cuda", ("noise", "a/b"), "nox -s bench_cuda -- noise a/b"),
+        ("compare", ("ab", "main", "HEAD"), "nox -s ab -- main HEAD"),
+        ("compare", ("ab", "main", "HEAD", "--device", "cuda:0"), "nox -s bench_cuda -- ab main HEAD --device cuda:0"),
+        ("bench_cpu", ("ab", "main", "HEAD", "--device", "cuda"), "nox -s bench_cuda -- ab main HEAD --device cuda"),
+        ("", ("ab", "main", "HEAD", "--device", "cuda"), "harness ab main HEAD --device cuda"),
+        ("report", ("run",), "nox -s bench_cpu"),
     ],
 )
 def test_a_command_is_told_as_it_would_be_typed_where_the_program_was_started(monkeypatch, session, command, line):
