@@ -42,7 +42,7 @@ def history_of(runs: Sequence[StoredRun]) -> History:
     recent = [series[row] for row in firsts[-SESSIONS - 1 : -1]]
     names = dict.fromkeys(name for run in (newest, *reversed(recent)) for name in run.cases.index)
     column_of = {name: column for column, name in enumerate(steps.cases)}
-    judged, moves = _judged(newest, logs[firsts], logs[lasts], column_of)
+    judged, moves, untold = _judged(newest, logs[firsts], logs[lasts], column_of)
     now, then = _measured([newest]), _measured(recent)
     ever = np.asarray(np.isfinite(steps.logs[firsts[:-1]]).any(axis=0))
     cases = []
@@ -61,6 +61,7 @@ def history_of(runs: Sequence[StoredRun]) -> History:
         cases=tuple(cases),
         moves=moves,
         others=_others(runs, newest),
+        untold=untold,
     )
 
 
@@ -77,15 +78,20 @@ def _sessions(series: Sequence[StoredRun]) -> tuple[list[int], list[int]]:
 
 def _judged(
     newest: StoredRun, logs: Array, said: Array, column_of: Mapping[str, int]
-) -> tuple[dict[str, CaseHistory], tuple[Move, ...]]:
-    """Judge the cases of the newest run by their times alone, device by device, and tell how these moved."""
-    judged, moves = {}, []
+) -> tuple[dict[str, CaseHistory], tuple[Move, ...], tuple[str, ...]]:
+    """Judge the cases of the newest run by their times alone, device by device; tell how these moved, and which do not.
+
+    That is, those with slower cases where nothing tells whether the machine moved.
+    """
+    judged, moves, untold = {}, [], []
     for device, rows in newest.cases.groupby("device", sort=False):
         columns = [column_of[name] for name in rows.index]
         frozen = (rows["engine"] == YARDSTICK).to_numpy()
         found, with_machine, move, by = judge_with_machine(logs[:, columns], said[:, columns], frozen)
         if move:
             moves.append(Move(str(device), math.expm1(move), by))
+        if not by and (found.confirmed & (found.moved == 1)).any():
+            untold.append(str(device))
         for place, name in enumerate(rows.index):
             moved = _MOVED.get((int(found.moved[place]), bool(found.confirmed[place])), Status.STEADY)
             judged[str(name)] = CaseHistory(
@@ -95,7 +101,7 @@ def _judged(
                 limit=float(np.expm1(found.limit[place])),
                 sessions=int(found.sessions[place]),
             )
-    return judged, tuple(moves)
+    return judged, tuple(moves), tuple(untold)
 
 
 def _before_times(case: CaseHistory, now: _Row | None, then: _Row | None, *, new: bool) -> CaseHistory:

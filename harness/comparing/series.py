@@ -89,7 +89,8 @@ class History:
     """A machine's newest run against its earlier sessions.
 
     runs: of the newest one's fingerprint, oldest first. sessions: how many of these are in the table. others: runs of
-    other fingerprints, which are left out, by fingerprint; with what differs there, where the tables tell.
+    other fingerprints, which are left out, by fingerprint; with what differs there, where the tables tell. untold:
+    devices with slower cases where neither the frozen engine nor enough cases tell the machine from the commit.
     """
 
     machine: str
@@ -100,6 +101,7 @@ class History:
     cases: tuple[CaseHistory, ...]
     moves: tuple[Move, ...] = ()
     others: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    untold: tuple[str, ...] = ()
 
     @property
     def newest(self) -> RunLine:

@@ -99,7 +99,8 @@ def as_json(history: History) -> dict[str, Any]:
     * newest, and runs, oldest first: run_id, commit, session, part (`newest`, `reference`, `earlier`, `dirty`, `same
       session`), ok (cases with a time), change (median over cases). dirty: whether the newest run is.
     * left_out: by fingerprint how many `runs`, and what is `differing` there.
-    * moves of the machine: device, change, by (`frozen`, or `median` of all cases).
+    * moves of the machine: device, change, by (`frozen`, or `median` of all cases). untold: devices with slower cases
+      where neither tells whether it moved.
     * cases: case_id, status, reason, change, limit, sessions (that it is judged by), trend (per session), trend_low,
       trend_high, first_step_ns, best_step_ns, last_step_ns, step_ns (of every session, oldest first).
     """
@@ -116,6 +117,7 @@ def as_json(history: History) -> dict[str, Any]:
         "runs": [_run(run) for run in history.runs],
         "left_out": {key: {"runs": count, "differing": text} for key, (count, text) in history.others.items()},
         "moves": [{"device": move.device, "change": _number(move.change), "by": move.by} for move in history.moves],
+        "untold": list(history.untold),
         "cases": [_case(case) for case in history.cases],
     }
 
@@ -153,6 +155,9 @@ def lines(history: History) -> Iterator[str]:
                 f"{move.device}: the median of all cases moved by {move.change:+.1%}, and {of} together with it: the "
                 "machine, or a commit that slows everything; measure the engine frozen in every session to tell"
             )
+    for device in history.untold:
+        would = "the engine frozen would, measured along by --engine frozen"
+        yield f"{device}: nothing here tells the machine from the commit; {would}"
     for case in history.cases:
         if case.status in _TOLD:
             yield f"{_SIGN[case.status]} {case.status}: {printable(case.case_id)}: {printable(case.reason, 500)}"

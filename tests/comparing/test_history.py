@@ -395,7 +395,8 @@ def test_cases_that_moved_as_the_frozen_engine_did_moved_with_the_machine():
 def test_cases_that_moved_alone_are_not_excused():
     history, statuses = moved([0.06, 0.06], [0.0, 0.0])
     assert statuses == [Status.SLOWER, Status.SLOWER]
-    assert history.moves == ()
+    assert history.moves == history.untold == ()
+    assert moved([0.0, 0.06], None)[0].untold == ()  # nothing is slower yet
 
 
 def test_what_is_slower_than_the_machine_became_is_slower():
@@ -446,6 +447,7 @@ def test_without_the_frozen_engine_the_median_of_enough_cases_stands_in():
     history, statuses = moved([0.06, 0.06], None, SEVEN[:4])
     assert statuses == [Status.SLOWER] * 4
     assert history.moves == ()
+    assert history.untold == ("cpu",)
 
 
 def test_the_median_is_of_deviations_whichever_cases_a_session_has():

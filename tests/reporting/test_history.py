@@ -113,6 +113,12 @@ def test_without_a_frozen_engine_it_is_said_that_it_may_be_the_commit():
     assert "the machine, or a commit that slows everything" in text
 
 
+def test_where_nothing_tells_the_machine_from_the_commit_that_is_said():
+    (text,) = lines(history(is_now(Status.SLOWER), untold=("cpu",)))
+    assert "cpu: nothing here tells the machine from the commit" in text
+    assert "--engine frozen" in text
+
+
 def test_what_has_no_verdict_by_times_is_told_with_its_reason():
     told = list(
         lines(
@@ -191,8 +197,10 @@ def test_json_has_everything_and_null_for_what_is_not_known():
             is_now(Status.MAYBE_SLOWER, trend=math.nan),
             moves=(Move("cpu", 0.04, "frozen"),),
             others={"c0de": (2, "torch: 2.12, here 2.13")},
+            untold=("cuda",),
         )
     )
+    assert told["untold"] == ["cuda"]
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert (told["schema"], told["verdict"], told["counts"]["slower?"]) == (1, "undecided", 1)
     assert told["cases"][0]["step_ns"] == [40_000.0, 38_500.0, None, 41_200.0]
