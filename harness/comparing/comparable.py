@@ -3,8 +3,12 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import pandas as pd
+
 from harness.comparing.run import Run
+from harness.measuring.evidence import SLOW_CLOCK
 from harness.measuring.machine import COMPARABLE
+from harness.measuring.nvml import DISTURBING_REASONS
 from harness.plan.errors import NotComparable, PlanError
 from harness.plan.presets import LEAST_ROUNDS
 from harness.plan.text import printable
@@ -64,7 +68,11 @@ def warnings(base: Run, new: Run, rounds: float) -> tuple[str, ...]:
         for key in _WARNED
         if base.facts and new.facts and base.facts.get(key) != new.facts.get(key)
     ]
+    if (clocks := _clocks(base, new)) is not None:
+        told.append(clocks)
     for run in (base, new):
+        if (held := _held_down(run)) is not None:
+            told.append(held)
         if run.measurements["dirty"].astype(bool).any():
             told.append(f"{run.name} was measured with uncommitted changes")
         if (lost := _lost_rows(run)) is not None:
@@ -78,6 +86,30 @@ def warnings(base: Run, new: Run, rounds: float) -> tuple[str, ...]:
     if rounds < LEAST_ROUNDS:
         told.append(f"{rounds:g} rounds a side are too few to see a slowdown of 5 %: use 10")
     return tuple(told)
+
+
+def _clocks(base: Run, new: Run) -> str | None:
+    """Return the clocks of the GPUs where in most of the cases they differ by more than such a clock wanders."""
+    if not all("sm_clock_mhz" in run.measurements for run in (base, new)):
+        return None
+    one, other = (run.measurements.groupby("case_id")["sm_clock_mhz"].median() for run in (base, new))
+    both = pd.DataFrame({"base": one, "new": other}).dropna()
+    ratio = float((both["new"] / both["base"]).median())
+    if both.empty or SLOW_CLOCK <= ratio <= 1 / SLOW_CLOCK:
+        return None
+    return f"sm_clock_mhz differs: {both['base'].median():.0f} and {both['new'].median():.0f}, after timing"
+
+
+def _held_down(run: Run) -> str | None:
+    """Return why the clocks of a run's GPU were lower than they could be, and in how many of its cases."""
+    if run.summary is None or "disturbances" not in run.summary:
+        return None
+    told = run.summary["disturbances"].astype(str)
+    reasons = [reason for reason in DISTURBING_REASONS.values() if told.str.contains(reason, regex=False).any()]
+    if not reasons:
+        return None
+    cases = int(told.str.contains("|".join(reasons)).sum())
+    return f"{run.name}: the GPU's clocks were held down in {cases} of {len(told)} cases: {', '.join(reasons)}"
 
 
 def _lost_rows(run: Run) -> str | None:

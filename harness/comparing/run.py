@@ -27,10 +27,10 @@ MEASURED = (
         "dirty",
         "machine",
     ),
-    *("fingerprint", "session", "workload_digest", "environment"),
+    *("fingerprint", "session", "workload_digest", "environment", "sm_clock_mhz"),
 )
 SUMMARISED = (
-    *("case_id", "outcome", "reason", "threads", "workload_digest", "rounds"),
+    *("case_id", "outcome", "reason", "threads", "workload_digest", "rounds", "disturbances"),
     *("converged_share", "converged_low", "converged_high"),
 )
 

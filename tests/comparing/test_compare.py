@@ -40,6 +40,7 @@ def rows(case_id: str, steps_ns: Sequence[float], **columns: Any) -> list[dict[s
             "step_ns": step_ns,
             "core_ns": 9000.0,
             "core_work": "0a1b2c3d4e5f",
+            "sm_clock_mhz": math.nan,
             "threads": 2,
             "commit": "c0ffee" * 6 + "c0de",
             "dirty": False,
@@ -66,7 +67,7 @@ def run(
 def summary(*case_ids: str, **columns: Any) -> pd.DataFrame:
     row = {"outcome": "ok", "reason": "", "threads": 2, "workload_digest": "d1"}
     row |= {"converged_share": 0.9, "converged_low": 0.8, "converged_high": 0.95}
-    return pd.DataFrame([{"case_id": case_id, **row, **columns} for case_id in case_ids or (CASE,)])
+    return pd.DataFrame([{"case_id": case_id, **row} for case_id in case_ids or (CASE,)]).assign(**columns)
 
 
 def slower(factor: float, steps_ns: Sequence[float] = ALSO) -> tuple[float, ...]:
@@ -726,6 +727,22 @@ def test_facts_of_one_side_alone_say_nothing():
 
 
 # What is read of a run
+
+
+@pytest.mark.parametrize(
+    ("clock", "told"), [(1700.0, ()), (1500.0, ("sm_clock_mhz differs: 1755 and 1500, after timing",)), (math.nan, ())]
+)
+def test_clocks_of_gpus_are_warned_of_where_they_differ_by_more_than_they_wander(clock, told):
+    base, new = run("base", QUIET, sm_clock_mhz=1755.0), run("new", ALSO, sm_clock_mhz=clock)
+    assert compare_runs(base, new).warnings == told
+
+
+def test_clocks_that_were_held_down_are_warned_of_by_side():
+    held = summary(CASE, OTHER, disturbances=["software thermal slowdown 9, preempted 1", "preempted 3"])
+    sides = [replace(run(name, {CASE: QUIET, OTHER: QUIET}), summary=held) for name in ("base", "new")]
+    quiet = replace(sides[0], summary=held.assign(disturbances="preempted 2"))
+    told = "new: the GPU's clocks were held down in 1 of 2 cases: software thermal slowdown"
+    assert compare_runs(quiet, sides[1]).warnings == (told,)
 
 
 def test_every_column_that_is_read_is_one_of_its_table():
