@@ -14,7 +14,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scipy import stats
@@ -28,15 +28,14 @@ from tests.comparing.simulated import (
     NONE,
     Cell,
     Change,
-    Clocked,
-    Neighboured,
+    InTurn,
     OneSession,
     Rates,
     TwoSessions,
     rates,
 )
 
-REPLICATES, QUICK, FILES = 5000, 300, 216
+REPLICATES, QUICK, FILES = 5000, 300, 252
 SPREADS = (0.005, 0.01, 0.02, 0.05)
 ROUNDS = (5, 10, 20)
 ENOUGH_ROUNDS = 10  # fewer carry no promise
@@ -48,8 +47,10 @@ OFFSETS = ((0.02, 0.0), (0.02, 0.01), (0.0, 0.02), (0.04, 0.0))  # of sessions: 
 PROMISED_OFFSET = 0.02
 ADVISORY = (NONE, Change(1, 0.10), Change(1, 0.20))
 
-CLOCKS, CLOCKED_ROUNDS = (0.01, 0.02, 0.04), (12, 20)
-RATES = (0.05, 1 / 6, 1 / 3, 1 / 2)  # of processes beside a neighbour
+CLOCKS = (0.01, 0.02, 0.04)
+BESIDE = (0.05, 1 / 6, 1 / 3, 1 / 2)  # of processes, a neighbour
+BOTH = (0.02, 1 / 6)
+SIZES = (2, 6, 54)  # of tables that are measured in turn
 
 FALSE_LIMIT = 0.01
 FIVE = Change(1, 0.05)
@@ -72,22 +73,24 @@ def two_sessions() -> Iterator[TwoSessions]:
         yield TwoSessions(noise, 0.01, ENOUGH_ROUNDS, common, own, stored)
 
 
-def clocked() -> Iterator[Clocked]:
-    for noise, clock, cases, rounds in itertools.product(NOISES, CLOCKS, (2, 54), CLOCKED_ROUNDS):
-        yield Clocked(noise, 0.02, rounds, clock, cases)
+def in_turn() -> Iterator[InTurn]:
+    """A clock that goes up and down, a neighbour beside some processes, and both, by the rounds that `ab` has."""
+    for noise, (clock, beside), cases, rounds in itertools.product(NOISES, in_turn_kinds(), SIZES, ROUNDS[1:]):
+        if not beside or noise == "Gaussian" or (clock, beside) == BOTH:
+            yield InTurn(noise, 0.02, rounds, clock, beside, cases)
 
 
-def neighboured() -> Iterator[Neighboured]:
-    for rate, cases, rounds in itertools.product(RATES, (2, 54), CLOCKED_ROUNDS):
-        yield Neighboured("Gaussian", 0.02, rounds, rate, cases)
+def in_turn_kinds() -> list[tuple[float, float]]:
+    """Return clocks, and shares of processes beside a neighbour."""
+    return [*((clock, 0.0) for clock in CLOCKS), *((0.0, beside) for beside in BESIDE), BOTH]
 
 
 def changes_of(cell: Cell) -> tuple[Change, ...]:
     """Return what changes in the tables of a cell: all there is only where something is promised, for it takes time."""
     if isinstance(cell, TwoSessions):
         return ADVISORY
-    if isinstance(cell, Clocked | Neighboured):
-        return (NONE, FIVE)
+    if isinstance(cell, InTurn):
+        return (NONE, FIVE, *(TOGETHER if cell.cases > TOGETHER[0].cases else ()))
     if cell.known == "drifting" or cell.drift == "pair":
         return (NONE, FIVE)
     return (NONE, *ALONE, *(TOGETHER if cell.rounds >= ENOUGH_ROUNDS else ()))
@@ -100,6 +103,7 @@ def on_disk(number: int, seed: int) -> Iterator[tuple[Cell, Change, int]]:
         for size, noise, paired, known in itertools.product((0.01, 0.05), NOISES, (True, False), ("noise", "nothing"))
     ]
     kinds += [TwoSessions("Gaussian", 0.01, ENOUGH_ROUNDS, 0.02, 0.01, stored) for stored in (0, 0, 5)]
+    kinds += [InTurn(noise, 0.02, ENOUGH_ROUNDS, *BOTH, cases) for noise, cases in itertools.product(NOISES, SIZES)]
     for each in range(number):
         kind, turn = kinds[each % len(kinds)], each // len(kinds)
         changes = changes_of(kind)
@@ -146,7 +150,7 @@ def hold(found: Found) -> Limits:
             if usual and cell.noise in POWER_LIMITS and (cell.drift == "round" or cell.noise == "Gaussian"):
                 seen = by_change[FIVE]
                 limits.at_least(f"{cell}: power at 5 %", seen.found, seen.slower, POWER_LIMITS[cell.noise])
-        elif isinstance(cell, Clocked | Neighboured):
+        elif isinstance(cell, InTurn):
             promised = True
         else:
             promised = cell.stored > 0 and cell.common <= PROMISED_OFFSET
@@ -191,45 +195,25 @@ def show(found: Found) -> None:
             if isinstance(cell, TwoSessions)
         ],
     )
+    in_turn = {cell: seen for cell, seen in found.items() if isinstance(cell, InTurn)}
     show_table(
-        "One session, in pairs, spread 2 % and unknown, on a core whose clock goes up and down: tables with a false "
-        "verdict; cases called regressed that are slower by 5 %, one in a table",
+        "One session, in pairs, spread 2 % and unknown, on a core whose clock goes up and down, or with a neighbour "
+        "beside some of all processes from beginning to end, or both: tables with a false verdict; cases called "
+        "regressed that are slower by 5 %, one in a table",
         (
-            "noise",
-            "clock",
-            "cases",
-            *(f"{what}, {rounds} rounds" for rounds in CLOCKED_ROUNDS for what in ("false", "found")),
+            *("noise", "clock", "beside", "cases"),
+            *(f"{what}, {rounds} rounds" for rounds in ROUNDS[1:] for what in ("false", "found")),
         ),
         [
             (
-                *(noise, f"{100 * clock:g} %", str(cases)),
+                *(cell.noise, f"{100 * cell.clock:g} %", f"{100 * cell.beside:.0f} %", str(cell.cases)),
                 *itertools.chain.from_iterable(
                     (f"{100 * max(rate.false_share for rate in seen.values()):.2f}", f"{100 * seen[FIVE].power:.0f}")
-                    for rounds in CLOCKED_ROUNDS
-                    for seen in (found[Clocked(noise, 0.02, rounds, clock, cases)],)
+                    for seen in (in_turn[replace(cell, rounds=rounds)] for rounds in ROUNDS[1:])
                 ),
             )
-            for noise, clock, cases in itertools.product(NOISES, CLOCKS, (2, 54))
-        ],
-    )
-    show_table(
-        "One session, in pairs, spread 2 % and unknown, Gaussian, beside some processes a neighbour from beginning to "
-        "end: tables with a false verdict; cases called regressed that are slower by 5 %, one in a table",
-        (
-            "of all processes",
-            "cases",
-            *(f"{what}, {rounds} rounds" for rounds in CLOCKED_ROUNDS for what in ("false", "found")),
-        ),
-        [
-            (
-                *(f"{100 * rate:.0f} %", str(cases)),
-                *itertools.chain.from_iterable(
-                    (f"{100 * max(rate.false_share for rate in seen.values()):.2f}", f"{100 * seen[FIVE].power:.0f}")
-                    for rounds in CLOCKED_ROUNDS
-                    for seen in (found[Neighboured("Gaussian", 0.02, rounds, rate, cases)],)
-                ),
-            )
-            for rate, cases in itertools.product(RATES, (2, 54))
+            for cell in in_turn
+            if cell.rounds == ROUNDS[1]
         ],
     )
 
@@ -266,8 +250,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     chosen = parser.parse_args()
-    tables, files = (QUICK, 27) if chosen.quick else (chosen.replicates, chosen.files)
-    cells: list[Cell] = [*one_session(), *two_sessions(), *clocked(), *neighboured()]
+    tables, files = (QUICK, 36) if chosen.quick else (chosen.replicates, chosen.files)
+    cells: list[Cell] = [*one_session(), *two_sessions(), *in_turn()]
     began = time.monotonic()
     with multiprocessing.Pool(chosen.jobs) as pool:
         # The slow ones first, so that both processes have work until the end; shown in the order of the cells.

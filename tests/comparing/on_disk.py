@@ -1,8 +1,10 @@
 """Simulated runs as the program would have stored them, and what its command line says of two of them."""
 
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +20,9 @@ from harness.plan.sweep import Sweep
 from harness.tables.build import build_tables
 from harness.tables.files import read_table, write_tables
 from harness.tables.noise_file import write_noise
-from tests.comparing.simulated import Cell, Change, slowed
+from tests.comparing.simulated import Cell, Change, InTurn, slowed
 
-STEP_NS = 200_000.0  # of every case: only ratios count
+STEP_NS, CORE_NS = 200_000.0, 5_000.0  # of every case: only ratios count
 IDENTITY = {"commit": "ab" * 20, "dirty": False, "machine": "simulated", "fingerprint": "00aa11bb22cc"}
 
 
@@ -40,16 +42,18 @@ def disagreements(cell: Cell, change: Change, seed: int) -> list[str]:
     new = slowed(new, change)
     with TemporaryDirectory() as folder:
         machine = Path(folder) / IDENTITY["machine"]
-        if cell.firm and more.size:
+        in_turn = isinstance(cell, InTurn)
+        if cell.firm and more.size and not in_turn:
             _write_noise(machine, more[0])
         for number, stored in enumerate([] if cell.firm else more[0]):
             _write_run(machine / f"stored-{number}", stored)
-        _write_run(machine / "base", base[0])
+        told = [_told(*more[0, side::2]) if in_turn else {} for side in range(2)]
         # A session is one only where both say so, and rounds are paired where they have the same numbers.
-        session, first = "base" if cell.firm else "new", cell.rounds if cell.firm and not cell.paired else 0
-        _write_run(machine / "new", new[0], session=session, first_round=first)
+        session, first = "base-ab" if cell.firm else "", cell.rounds if cell.firm and not cell.paired else 0
+        _write_run(machine / "base", base[0], told[0], session=session)
+        _write_run(machine / "new", new[0], told[1], session=session, first_round=first)
         said = _compare(machine / "base", machine / "new")
-    expected = cell.statuses(*map(_as_read, (base, new, more)))[0].tolist()
+    expected = cell.statuses(_as_read(base), _as_read(new), more if in_turn else _as_read(more))[0].tolist()
     found = list(said.statuses.values())
     differing = [f"{mine}, not {theirs}" for mine, theirs in zip(found, expected, strict=True) if mine != theirs]
     wrong = [f"{len(differing)} of {len(found)} statuses: {differing[0]}"] if differing else []
@@ -72,14 +76,37 @@ def _as_read(logs: Array) -> Array:
     return np.log(np.array([float(f"{step_ns:.9g}") for step_ns in steps_ns.flat]).reshape(steps_ns.shape))
 
 
-def _write_run(folder: Path, logs: Array, *, session: str = "", first_round: int = 0) -> None:
+def _told(work: Array, beside: Array) -> dict[tuple[int, int], dict[str, object]]:
+    """Return what processes tell of their core, by case and round: logs of the work, and where a neighbour was."""
+    quiet = {"blocks": 100, "blocks_disturbed": 0}
+    spoilt = {"blocks": 100, "blocks_disturbed": 100, "disturbances": {"slow core": 100}}
+    return {
+        place: {"core_work": "simulated", "core_ns": CORE_NS * math.exp(log), **(spoilt if beside[place] else quiet)}
+        for place, log in np.ndenumerate(work)
+    }
+
+
+def _write_run(
+    folder: Path,
+    logs: Array,
+    told: Mapping[tuple[int, int], Mapping[str, object]] | None = None,
+    *,
+    session: str = "",
+    first_round: int = 0,
+) -> None:
     """Write the tables of a run, log step times `[cases, rounds]` over STEP_NS, into a new folder."""
     sweep = Sweep(_cases(len(logs)), rounds=logs.shape[1])
     header = {"run_id": folder.name, "session": session or folder.name, "sweep": sweep.to_json(), **IDENTITY}
     always = {"kind": "record", "outcome": "ok", "reason": "", "threads": 2, "stop_rule": "budget", "seconds": 5.0}
     records = [
-        {**always, "case_id": case.case_id, "round": first_round + number, "step_ns": step_ns}
-        for case, row in zip(sweep.cases, np.exp(logs) * STEP_NS, strict=True)
+        {
+            **always,
+            **(told or {}).get((place, number), {}),
+            "case_id": case.case_id,
+            "round": first_round + number,
+            "step_ns": step_ns,
+        }
+        for place, (case, row) in enumerate(zip(sweep.cases, np.exp(logs) * STEP_NS, strict=True))
         for number, step_ns in enumerate(row.tolist())
     ]
     folder.mkdir(parents=True)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from harness.comparing.clock import judge_clocked, without_clock
 from harness.comparing.compared import Status
 from harness.comparing.judge import judge
 from harness.comparing.pairs import Evidence, judge_pairs
@@ -24,6 +23,7 @@ CASES = 54
 NOISE_ROUNDS = 20  # as many as `harness noise` has without options
 DRIFT = 0.03  # between paired rounds, shared by both sides
 CLOCK_SLOPE, CLOCK_ERROR = 0.9, 0.008
+BESIDE = (0.35, 0.6)  # slower, on the other hyperthread of whose core somebody computes
 CHUNK = 250  # tables at once: some 50 MB
 
 Shape = tuple[int, ...]
@@ -163,66 +163,44 @@ class TwoSessions:
 
 
 @dataclass(frozen=True)
-class Clocked:
-    """Both sides measured in the same rounds, on a core whose clock goes up and down; nothing is known of the spread.
+class InTurn:
+    """Both sides measured in the same rounds, as `ab` does: each process tells of its core. The spread is not known.
 
-    clock: standard deviation of the clock between processes; what the program knows of it is off by CLOCK_ERROR. cases:
-    of a table.
+    clock: standard deviation of the core's clock between processes; what they tell of it is off by CLOCK_ERROR. beside:
+    the share of processes beside which a neighbour computes all along, and they say so: by BESIDE slower, and so is
+    what they tell of the clock. cases: of a table.
     """
 
     noise: str
     spread: float
     rounds: int
     clock: float
+    beside: float
     cases: int
     firm = paired = True
     slower, faster = Status.REGRESSED, Status.IMPROVED
 
     def draw(self, draws: Generator, tables: int) -> tuple[Array, Array, Array]:
-        """Return log step times of base and new, `[tables, cases, rounds]`, and of the fixed work of both, `[2, …]`."""
+        """Return log step times of base and new, `[tables, cases, rounds]`.
+
+        And, `[tables, 4, cases, rounds]`, of both sides the fixed work, and where the neighbour was.
+        """
         shape = (tables, self.cases, self.rounds)
         speed = draws.normal(0, self.clock, (2, *shape))
-        base, new = (NOISES[self.noise](draws, shape, self.spread) + CLOCK_SLOPE * side for side in speed)
-        return base, new, speed + draws.normal(0, CLOCK_ERROR, speed.shape)
+        there = draws.random((2, *shape)) < self.beside
+        # A neighbour does not slow down an engine as it does the work.
+        steps, work = (np.where(there, np.log1p(draws.uniform(*BESIDE, there.shape)), 0) for _ in range(2))
+        base, new = (NOISES[self.noise](draws, shape, self.spread) + side for side in CLOCK_SLOPE * speed + steps)
+        work += speed + draws.normal(0, CLOCK_ERROR, speed.shape)
+        return base, new, np.stack([*work, *there], axis=1)
 
-    def statuses(self, base: Array, new: Array, work: Array) -> NDArray[np.str_]:
+    def statuses(self, base: Array, new: Array, told: Array) -> NDArray[np.str_]:
         """Return what the program says of each case, `[tables, cases]`."""
-        return judge_clocked(
-            base, new, without_clock(base, new, *work), known=np.full(base.shape[:-1], math.nan)
-        ).status
-
-
-@dataclass(frozen=True)
-class Neighboured:
-    """Both sides measured in the same rounds; beside some processes a neighbour computes all along, and they say so.
-
-    rate: the share of such processes, which are slower by 35 to 60 %. cases: of a table. The spread is not known.
-    """
-
-    noise: str
-    spread: float
-    rounds: int
-    rate: float
-    cases: int
-    firm = paired = True
-    slower, faster = Status.REGRESSED, Status.IMPROVED
-
-    def draw(self, draws: Generator, tables: int) -> tuple[Array, Array, Array]:
-        """Return log step times of base and new, `[tables, cases, rounds]`, and where the neighbour was, `[2, …]`."""
-        shape = (tables, self.cases, self.rounds)
-        there = draws.random((2, *shape)) < self.rate
-        slower = np.log(draws.uniform(1.35, 1.6, there.shape))
-        base, new = (NOISES[self.noise](draws, shape, self.spread) + side for side in np.where(there, slower, 0))
-        return base, new, there
-
-    def statuses(self, base: Array, new: Array, there: Array) -> NDArray[np.str_]:
-        """Return what the program says of each case, `[tables, cases]`."""
-        unknown = np.full_like(base, math.nan)
-        evidence = Evidence((unknown, unknown), (there[0].astype(bool), there[1].astype(bool)))
+        evidence = Evidence((told[:, 0], told[:, 1]), (told[:, 2] > 0, told[:, 3] > 0))
         return judge_pairs(base, new, evidence, known=np.full(base.shape[:-1], math.nan)).found.status
 
 
-Cell = OneSession | TwoSessions | Clocked | Neighboured
+Cell = OneSession | TwoSessions | InTurn
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from tests.comparing.on_disk import disagreements
-from tests.comparing.simulated import CASES, NONE, Change, OneSession, TwoSessions, rates
+from tests.comparing.simulated import CASES, NONE, Change, InTurn, OneSession, TwoSessions, rates
 
 TABLES = 500
 FIVE_PERCENT = Change(1, 0.05)
@@ -29,6 +29,13 @@ def at_least(limit, total=TABLES):
 )
 def test_one_table_in_a_hundred_has_a_false_verdict_at_most(noise, spread, rounds, paired, known):
     found = rates(OneSession(noise, spread, rounds, paired, known), TABLES, [NONE, TEN_OTHERS])
+    for change, seen in found.items():
+        assert seen.false <= at_most(0.01), change
+
+
+@pytest.mark.parametrize(("clock", "beside"), [(0.02, 0.0), (0.0, 1 / 3), (0.02, 1 / 6)])
+def test_neither_the_clock_nor_a_neighbour_makes_a_false_verdict(clock, beside):
+    found = rates(InTurn("Gaussian", 0.02, 10, clock, beside, CASES), TABLES, [NONE, TEN_OTHERS])
     for change, seen in found.items():
         assert seen.false <= at_most(0.01), change
 
@@ -74,6 +81,7 @@ def test_two_sessions_are_told_from_a_change_once_five_are_stored(common, own):
         OneSession("contaminated", 0.01, 10, paired=True, known="noise"),
         OneSession("skewed", 0.05, 10, paired=False, known="nothing"),
         TwoSessions("Gaussian", 0.01, 10, 0.02, 0.01, stored=5),
+        InTurn("Gaussian", 0.02, 10, 0.02, 1 / 6, cases=20),
     ],
 )
 def test_the_command_line_says_of_files_what_is_judged_here(cell):
