@@ -13,6 +13,7 @@ from harness.cli.common import PATH, Exit, plan_options, print_plan
 from harness.cli.compare import FORMATS, check_outputs, exit_code, least_of, load, tell
 from harness.cli.interrupt import INTERRUPTS
 from harness.plan.errors import PlanError
+from harness.plan.presets import LEAST_ROUNDS
 from harness.plan.sweep import Axes, Sweep, plan_sweep
 from harness.plan.text import printable, shown
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @plan_options
 @click.option(
     "--rounds",
-    type=click.IntRange(5, 1000),
+    type=click.IntRange(LEAST_ROUNDS, 1000),
     default=10,
     metavar="N",
     show_default=True,
