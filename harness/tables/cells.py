@@ -84,7 +84,8 @@ def plain_numbers(column: Column, texts: Sequence[str]) -> "pd.Series[Any] | Non
     """Return a column of plain numbers all at once; None where `parsed` has to look at each, or says what is wrong."""
     if column.unit == "text" or column.name in FLAGS or column.name in REQUIRED or _range(column)[2]:
         return None
-    if set("".join(texts)) - set("0123456789+-.eE"):  # numpy takes 1_000, spaces and other scripts' digits as well
+    # numpy takes 1_000, spaces and other scripts' digits as well.
+    if "".join(texts).encode(errors="replace").translate(None, b"0123456789+-.eE"):
         return None
     low, high, _ = _range(column)
     try:
@@ -93,15 +94,15 @@ def plain_numbers(column: Column, texts: Sequence[str]) -> "pd.Series[Any] | Non
         return None
     empty = np.isnan(values)
     within = (values >= low) & (values <= high)
-    if not (within | empty).all() or empty.sum() != sum(not text for text in texts):
+    if not (within | empty).all() or empty.sum() != texts.count(""):
         return None
     return pd.Series(values, dtype="float64", name=column.name)
 
 
 def series(column: Column, values: Sequence[Value]) -> "pd.Series[Any]":
     """Return checked values as a column: counts stay whole numbers where none is missing, numbers have NaN there."""
-    if column.unit == "text":
-        return pd.Series(values, dtype=str, name=column.name)
+    if column.unit == "text":  # Python's own: going through pandas' takes ten times as long
+        return pd.Series(values, dtype=object, name=column.name)
     if column.name in FLAGS and None not in values:
         return pd.Series(values, dtype=bool, name=column.name)
     whole = column.unit in ("count", "bytes") and None not in values

@@ -9,24 +9,26 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import pandas as pd
 
 from harness.plan.errors import PlanError
-from harness.plan.reading import open_regular, read_regular
+from harness.plan.reading import open_regular
 from harness.plan.text import printable, shown
 from harness.running.folder import replaced
 from harness.tables.cells import REQUIRED, Value, as_written, parsed, plain_numbers, series, unknown_series
 from harness.tables.columns import SCHEMA, TABLES, Column
-from harness.tables.part import read_cells
+from harness.tables.part import Cells, cells_of, read_cells
 
 # Nine digits bring every float32 back exactly.
 _FLOAT_FORMAT = "%.9g"
 
-# A row has some 600 bytes and 60 columns: this is 60 000 processes, four days of measuring.
-_MAX_BYTES = 2**26
+# A row has some 750 bytes and 76 columns, of which a comparison wants twenty: of a million rows in a file of 750 MB it
+# keeps 20 million cells, 8 bytes each, and the texts that differ. A whole table keeps each cell as a text of its own.
+_MAX_BYTES = 2**30
+_MAX_CELLS_OF_SOME = 24_000_000
 _MAX_CELLS = 4_000_000
 _MAX_COLUMNS = 1000
 _MAX_LINE = 2**20  # the longest cell, a hundred targets, has 100 kB; csv itself refuses one of more than 128 KiB
@@ -95,17 +97,12 @@ def read_table(path: Path, name: str, columns: Collection[str] | None = None) ->
     try:
         file = path / f"{name}.csv" if path.is_dir() else path
         wanted = None if columns is None else {*columns, *_KEYS.get(name, ()), "schema"}
-        content = io.BytesIO()
-        if wanted is not None:
-            content = io.BytesIO(read_regular(file, _MAX_BYTES))
-            cells = read_cells(content.getvalue(), wanted, _MAX_COLUMNS)
-            if cells is not None:
-                return _table(name, {each: cells[each].tolist() for each in cells.columns}, len(cells), wanted)
-        source = content if wanted is not None else open_regular(file, _MAX_BYTES)
-        with io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as text:
-            header, rows = _rows(text)
-        by_column = dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
-        return _table(name, by_column, len(rows), wanted)
+        with open_regular(file, _MAX_BYTES) as source:
+            cells = None if wanted is None else read_cells(source, wanted, _MAX_COLUMNS, _MAX_CELLS_OF_SOME)
+            if cells is None:
+                source.seek(0)
+                cells = _read_cell_by_cell(source, wanted)
+        return _table(name, cells, wanted)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "no such name"
         raise PlanError(f"{printable(str(file))}: cannot be read: {reason}") from error
@@ -119,8 +116,15 @@ def read_table(path: Path, name: str, columns: Collection[str] | None = None) ->
         raise PlanError(f"{printable(str(file))}: {error}") from error
 
 
-def _rows(text: TextIO) -> tuple[list[str], list[list[str]]]:
-    """Return the names of the columns and the cells of each row; raises ValueError or csv.Error for what is no CSV."""
+def _read_cell_by_cell(source: BinaryIO, wanted: Collection[str] | None) -> dict[str, Cells]:
+    """Return the cells of the columns that are wanted, or all; raises ValueError or csv.Error for what is no CSV."""
+    with io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as text:
+        header, rows = _rows(text, wanted)
+    return {each: cells_of([row[at] for row in rows]) for at, each in enumerate(header)}
+
+
+def _rows(text: TextIO, wanted: Collection[str] | None) -> tuple[list[str], list[Sequence[str]]]:
+    """Return the names of the columns that are wanted, or all, and their cells of each row."""
     reader = csv.reader(_lines(text), strict=True)
     header = next(reader, [])
     if not header:
@@ -130,16 +134,18 @@ def _rows(text: TextIO) -> tuple[list[str], list[list[str]]]:
     twice = next((name for name, times in Counter(header).items() if times > 1), None)
     if twice is not None:
         raise ValueError(f"has the column {shown(twice)} twice")
-    rows: list[list[str]] = []
+    kept = [at for at, name in enumerate(header) if wanted is None or name in wanted]
+    most = _MAX_CELLS if wanted is None else _MAX_CELLS_OF_SOME
+    rows: list[Sequence[str]] = []
     for number, row in enumerate(reader, start=2):
         if not row:  # an empty line
             continue
         if len(row) != len(header):
             raise ValueError(f"is no CSV table: row {number} has {len(row)} cells and the header {len(header)}")
-        rows.append(row)
-        if len(rows) * len(header) > _MAX_CELLS:
-            raise ValueError(f"has more than the {_MAX_CELLS} cells that are read")
-    return header, rows
+        rows.append(row if wanted is None else [row[at] for at in kept])
+        if len(rows) * len(kept) > most:
+            raise ValueError(f"has more than the {most} cells that are read")
+    return [header[at] for at in kept], rows
 
 
 def _lines(text: TextIO) -> Iterator[str]:
@@ -154,22 +160,23 @@ def _lines(text: TextIO) -> Iterator[str]:
         yield line
 
 
-def _table(name: str, cells: Mapping[str, Sequence[str]], count: int, wanted: Collection[str] | None) -> pd.DataFrame:
+def _table(name: str, cells: Mapping[str, Cells], wanted: Collection[str] | None) -> pd.DataFrame:
     """Make a table of cells; raises ValueError, naming row (the header is row 1) and column, where it cannot."""
     if "schema" not in cells:
         raise ValueError("is no results table: it has no column schema")
     known = {column.name: column for column in TABLES[name] if wanted is None or column.name in wanted}
-    newest = max((_schema(text) for text in set(cells["schema"])), default=0)
+    newest = max((_schema(text) for text in cells["schema"].texts), default=0)
     if newest > SCHEMA:
         raise ValueError(f"has schema {newest:g}, this program reads up to {SCHEMA}; update it")
     missing = [each for each in known if each not in cells and (each in REQUIRED or each in _NEEDED.get(name, ()))]
     if missing:
         raise ValueError(f"is no {name} table: it has no column {missing[0]}")
-    cells = {**cells, **{each: (_BEFORE.get(each, ""),) * count for each in known if each not in cells}}
+    count = len(cells["schema"].of_row)
+    absent = {each: Cells([_BEFORE.get(each, "")][:count], np.zeros(count, np.intp)) for each in known}
     table = pd.DataFrame(
         {
-            each: _column(known[each], texts) if each in known else unknown_series(each, texts)
-            for each, texts in cells.items()
+            each: _column(known[each], held) if each in known else unknown_series(each, held.by_row())
+            for each, held in {**cells, **{each: absent[each] for each in known if each not in cells}}.items()
             if wanted is None or each in known
         }
     )
@@ -182,23 +189,17 @@ def _table(name: str, cells: Mapping[str, Sequence[str]], count: int, wanted: Co
     return table
 
 
-def _column(column: Column, texts: Sequence[str]) -> "pd.Series[Any]":
-    if len(texts) > _MANY and (numbers := plain_numbers(column, texts)) is not None:
-        return numbers
-    if texts and texts.count(texts[0]) == len(texts):
-        try:
-            return series(column, [parsed(column, texts[0])] * len(texts))
-        except ValueError as error:
-            raise ValueError(f"row 2: {error}") from error
-    # Most cells of most columns are like others of them.
-    codes, different = pd.factorize(np.asarray(texts, dtype=object))
-    values: list[Value] = []
-    for code, text in enumerate(different.tolist()):
-        try:
-            values.append(parsed(column, text))
-        except ValueError as error:
-            raise ValueError(f"row {int((codes == code).argmax()) + 2}: {error}") from error
-    return series(column, [values[code] for code in codes.tolist()])
+def _column(column: Column, cells: Cells) -> "pd.Series[Any]":
+    different = plain_numbers(column, cells.texts) if len(cells.texts) > _MANY else None
+    if different is None:  # most cells of most columns are like others of them
+        values: list[Value] = []
+        for number, text in enumerate(cells.texts):
+            try:
+                values.append(parsed(column, text))
+            except ValueError as error:
+                raise ValueError(f"row {int((cells.of_row == number).argmax()) + 2}: {error}") from error
+        different = series(column, values)
+    return different.take(cells.of_row).reset_index(drop=True)
 
 
 def _schema(text: str) -> float:

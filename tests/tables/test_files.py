@@ -227,6 +227,6 @@ def test_whatever_a_reason_says_it_begins_no_formula_breaks_no_line_and_comes_ba
 
 def test_a_table_that_is_too_large_is_refused_before_it_is_read(run):
     with (run / "summary.csv").open("r+b") as file:
-        file.truncate(2**27)
-    with pytest.raises(PlanError, match="larger than the 64 MiB"):
+        file.truncate(2**30 + 1)
+    with pytest.raises(PlanError, match="larger than the 1024 MiB"):
         read_table(run, "summary")

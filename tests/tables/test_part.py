@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import harness.tables.files as files
+import harness.tables.part as part
 from harness.plan.errors import PlanError
 from harness.tables.columns import TABLES
 from harness.tables.files import read_table
@@ -19,8 +20,15 @@ STORED = Path(__file__).with_name("data") / "schema1"
 
 
 def cells(content: bytes, *wanted: str) -> dict[str, list[str]] | None:
-    found = read_cells(content, wanted or ("a", "c"), 100)
-    return None if found is None else found.to_dict("list")
+    """Return the wanted cells by column; whatever is small is read in one piece and line by line."""
+    made = []
+    for block in (part._BLOCK, 1)[: 1 if len(content) > 1000 else 2]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(part, "_BLOCK", block)
+            found = read_cells(io.BytesIO(content), wanted or ("a", "c"), 100, 1_000_000)
+        made.append(None if found is None else {name: held.by_row() for name, held in found.items()})
+    assert made[0] == made[-1]
+    return made[0]
 
 
 def cell_by_cell(content: bytes, *wanted: str) -> dict[str, list[str]] | None:
@@ -221,6 +229,29 @@ def test_the_limits_of_a_table_hold_for_some_of_its_columns_too(run, monkeypatch
     for columns in (None, ["step_ns"]):
         with pytest.raises(PlanError, match=r"columns, more than 10"):
             read_table(run, "measurements", columns)
+
+
+def test_of_a_table_too_large_to_be_kept_some_columns_are_read(run, monkeypatch):
+    whole = read_table(run, "measurements", ["step_ns"])
+    monkeypatch.setattr(files, "_MAX_CELLS", 100)
+    with pytest.raises(PlanError, match="has more than the 100 cells that are read"):
+        read_table(run, "measurements")
+    pd.testing.assert_frame_equal(read_table(run, "measurements", ["step_ns"]), whole)
+    monkeypatch.setattr(files, "_MAX_CELLS_OF_SOME", len(whole) * len(whole.columns) - 1)
+    with pytest.raises(PlanError, match="has more than the 74 cells that are read"):
+        read_table(run, "measurements", ["step_ns"])
+
+
+def test_a_file_as_large_as_that_of_100_000_processes_is_read(run):
+    file = run / "measurements.csv"
+    header, row = file.read_text().splitlines()[:2]
+    cells = dict(zip(header.split(","), row.split(","), strict=True))
+    with file.open("w") as text:
+        text.write(f"{header},remark\n")
+        for number in range(720):
+            text.write(",".join([*{**cells, "round": str(number)}.values(), "x" * 100_000]) + "\n")
+    assert file.stat().st_size > 70_000_000
+    assert read_table(run, "measurements", ["step_ns"])["round"].tolist() == [*range(720)]
 
 
 @pytest.mark.parametrize(
