@@ -423,6 +423,9 @@ UNREADABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "cut in its first cell": (lambda: cut(5, 0), f"row 6 has 1 cells and the header {WIDTH}"),
     "cut in the header": (lambda: cut(0, 10), "is no results table: it has no column schema"),
     "cut in quotes": (lambda: b'schema,reason\n1,"killed by', "is no CSV table"),
+    "cut in its last cell": (lambda: whole()[:-9], "its last line has no end, as if it was cut: copy it again"),
+    "cut before its last end of line": (lambda: whole()[:-1], "its last line has no end, as if it was cut"),
+    "a foreign table without it": (lambda: b"name,price\npear,3", "is no results table: it has no column schema"),
     "a foreign table": (lambda: b"name,price\npear,3\napple,4\n", "is no results table: it has no column schema"),
     "JSON": (lambda: b'{"schema": 1}\n', "is no"),
     "a letter": (lambda: b"Dear all,\n\nyours, truly\n", "is no"),
@@ -437,6 +440,16 @@ UNREADABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a negative time": (lambda: edited(lambda table: table.assign(step_ns=-1)), "row 2: step_ns"),
     "an endless time": (lambda: edited(lambda table: table.assign(step_ns="inf")), "row 2: step_ns"),
     "a word for a time": (lambda: edited(lambda table: table.assign(step_ns="soon")), "row 2: step_ns 'soon'"),
+    "schema 0": (lambda: edited(lambda table: table.assign(schema=0)), "it has schema 0, and the first one was 1"),
+    "schema -1 in a row": (
+        lambda: edited(lambda table: table.assign(schema=[-1, *[1] * (len(table) - 1)])),
+        "it has schema -1, and the first one was 1",
+    ),
+    "schema nan": (lambda: edited(lambda table: table.assign(schema="nan")), "row 2: schema 'nan': must be a number"),
+    "no schema in a row": (
+        lambda: edited(lambda table: table.assign(schema=[None, *[1] * (len(table) - 1)])),
+        "schema",
+    ),
     "a row twice": (lambda: edited(lambda table: pd.concat([table, table[:1]])), "are those of an earlier row"),
     "a column twice": (
         lambda: edited(lambda table: pd.concat([table, table["step_ns"]], axis=1)),

@@ -3,10 +3,11 @@
 import csv
 import io
 import itertools
+import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -90,19 +91,14 @@ def read_table(path: Path, name: str, columns: Collection[str] | None = None) ->
 
     columns: only these, and those by which rows are told apart; several times as fast. Without, all columns, also those
     that this version does not know. What an older version did not write yet is there and empty. Raises PlanError,
-    naming row and column, when the file is missing, is no such table, holds what a column cannot hold, or has a schema
-    newer than this program.
+    naming row and column, when the file is missing, is no such table, holds what a column cannot hold, was cut in its
+    last line, or has a schema that this program does not read.
     """
     file = path
     try:
         file = path / f"{name}.csv" if path.is_dir() else path
         wanted = None if columns is None else {*columns, *_KEYS.get(name, ()), "schema"}
-        with open_regular(file, _MAX_BYTES) as source:
-            cells = None if wanted is None else read_cells(source, wanted, _MAX_COLUMNS, _MAX_CELLS_OF_SOME)
-            if cells is None:
-                source.seek(0)
-                cells = _read_cell_by_cell(source, wanted)
-        return _table(name, cells, wanted)
+        return _read(file, name, wanted)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "no such name"
         raise PlanError(f"{printable(str(file))}: cannot be read: {reason}") from error
@@ -116,10 +112,22 @@ def read_table(path: Path, name: str, columns: Collection[str] | None = None) ->
         raise PlanError(f"{printable(str(file))}: {error}") from error
 
 
+def _read(file: Path, name: str, wanted: Collection[str] | None) -> pd.DataFrame:
+    with open_regular(file, _MAX_BYTES) as source:
+        cells = None if wanted is None else read_cells(source, wanted, _MAX_COLUMNS, _MAX_CELLS_OF_SOME)
+        if cells is None:
+            source.seek(0)
+            cells = _read_cell_by_cell(source, wanted)
+        table = _table(name, cells, wanted)
+        _check_end(source)
+        return table
+
+
 def _read_cell_by_cell(source: BinaryIO, wanted: Collection[str] | None) -> dict[str, Cells]:
     """Return the cells of the columns that are wanted, or all; raises ValueError or csv.Error for what is no CSV."""
-    with io.TextIOWrapper(source, encoding="utf-8-sig", newline="") as text:
-        header, rows = _rows(text, wanted)
+    text = io.TextIOWrapper(source, encoding="utf-8-sig", newline="")
+    header, rows = _rows(text, wanted)
+    text.detach()  # or it would close the file
     return {each: cells_of([row[at] for row in rows]) for at, each in enumerate(header)}
 
 
@@ -165,9 +173,11 @@ def _table(name: str, cells: Mapping[str, Cells], wanted: Collection[str] | None
     if "schema" not in cells:
         raise ValueError("is no results table: it has no column schema")
     known = {column.name: column for column in TABLES[name] if wanted is None or column.name in wanted}
-    newest = max((_schema(text) for text in cells["schema"].texts), default=0)
-    if newest > SCHEMA:
-        raise ValueError(f"has schema {newest:g}, this program reads up to {SCHEMA}; update it")
+    schemas = [_schema(text) for text in cells["schema"].texts]
+    if schemas and max(schemas) > SCHEMA:
+        raise ValueError(f"has schema {max(schemas):g}, this program reads up to {SCHEMA}; update it")
+    if schemas and min(schemas) < 1:
+        raise ValueError(f"is no results table: it has schema {min(schemas):g}, and the first one was 1")
     missing = [each for each in known if each not in cells and (each in REQUIRED or each in _NEEDED.get(name, ()))]
     if missing:
         raise ValueError(f"is no {name} table: it has no column {missing[0]}")
@@ -203,7 +213,19 @@ def _column(column: Column, cells: Cells) -> "pd.Series[Any]":
 
 
 def _schema(text: str) -> float:
-    try:
-        return float(text[:40])
-    except ValueError:  # said with its row, like every other cell
-        return 0
+    with suppress(ValueError):
+        if not math.isnan(number := float(text[:40])):
+            return number
+    return SCHEMA  # what is wrong is said with its row, like that of every other cell
+
+
+def _check_end(source: BinaryIO) -> None:
+    """Raise ValueError where the last line has no end, which all that write tables give it: that of a cut file is none.
+
+    Every other cut leaves too few cells, which is said before.
+    """
+    source.seek(-1, os.SEEK_END)
+    if source.read(1) not in b"\r\n":
+        raise ValueError(
+            "its last line has no end, as if it was cut: copy it again, or add one where that line is whole"
+        )

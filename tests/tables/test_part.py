@@ -137,6 +137,12 @@ def test_a_line_of_more_than_a_mebibyte_is_left_to_the_other_reader_wherever_it_
             assert (cells(content, "a") is not None) == found
 
 
+def test_a_cell_so_wide_that_all_as_wide_would_fill_the_memory_is_left_to_the_other_reader():
+    content = b"a,b,c\n" + b"1,2,3\n" * 100_000 + b"x" * 2000 + b",2,3\n"
+    assert cells(content, "a") is None
+    assert cells(content, "b") == {"b": ["2"] * 100_001}
+
+
 @settings(max_examples=300)
 @given(
     st.lists(st.sampled_from([b"a", b"1", b",", b",", b"\n", b"\r\n", b"\r", b'"', b'""', b"\xc3\xa9"]), max_size=25)
