@@ -426,7 +426,10 @@ UNREADABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "cut in its last cell": (lambda: whole()[:-9], "its last line has no end, as if it was cut: copy it again"),
     "cut before its last end of line": (lambda: whole()[:-1], "its last line has no end, as if it was cut"),
     "a foreign table without it": (lambda: b"name,price\npear,3", "is no results table: it has no column schema"),
-    "a foreign table": (lambda: b"name,price\npear,3\napple,4\n", "is no results table: it has no column schema"),
+    "a foreign table": (
+        lambda: b"name,price\npear,3\napple,4\n",
+        "is no results table: it has no column schema; name a run's measurements.csv, or its folder",
+    ),
     "JSON": (lambda: b'{"schema": 1}\n', "is no"),
     "a letter": (lambda: b"Dear all,\n\nyours, truly\n", "is no"),
     "another schema": (
@@ -471,7 +474,8 @@ def test_a_file_that_cannot_be_read_is_refused_on_either_side_in_one_line(kind, 
 
 
 def test_a_summary_of_other_cases_and_schema_is_read_from_no_file_but_its_own(base, compare):
-    assert_refused(compare(base, base / "summary.csv"), "summary.csv: is no measurements table: it has no column round")
+    instead = "which every version wrote; name a run's measurements.csv, or its folder"
+    assert_refused(compare(base, base / "summary.csv"), "is no measurements table: it has no column round", instead)
     assert_refused(compare(base, base / "convergence.csv"), "convergence.csv: is no measurements table")
 
 

@@ -103,11 +103,19 @@ def test_a_run_without_any_time_is_refused_in_one_line_and_writes_nothing(run, e
         (["."], "--to"),
         ([".", "--to", "excel"], "excel"),
         ([".", "--to", "pytest-benchmark"], "summary.csv: cannot be read"),
+        (["mine.csv", "--to", "pytest-benchmark"], "mine.csv is no folder of a run: name that, or its summary.csv or"),
+        (["other/run/mine.csv", "--to", "pytest-benchmark"], "other/run/mine.csv is no folder of a run"),
+        (["all", "--to", "pytest-benchmark"], f"all is no run but holds 1; the newest is all/{STORED.name}"),
     ],
-    ids=["no run", "no format", "unknown format", "no run's folder"],
+    ids=["no run", "no format", "unknown format", "no run's folder", "a file", "a file beside a run", "a machine"],
 )
 def test_what_cannot_be_exported_is_one_line_and_exit_code_2(arguments, text, export, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("all").mkdir()
+    Path("all", STORED.name).symlink_to(STORED)
+    shutil.copytree(STORED, "other/run")
+    for file in ("mine.csv", "other/run/mine.csv"):
+        Path(file).write_text("a,b\n1,2\n")
     code, out, err = export(*arguments)
     assert (code, out) == (2, "")
     assert text in err

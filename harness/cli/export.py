@@ -10,6 +10,8 @@ from harness.cli.common import PATH
 from harness.plan.errors import PlanError
 from harness.plan.text import printable
 
+_TABLES = ("summary.csv", "measurements.csv")  # both are read
+
 
 @click.command("export")
 @click.argument("path", type=PATH, metavar="RUN")
@@ -28,11 +30,15 @@ def command(path: Path, target: str, output: Path | None) -> None:
     it could not be written.
     """
     from harness.running.records import read_machine
-    from harness.tables.export import left_out, to_github_action_benchmark, to_pytest_benchmark
+    from harness.tables.export import MEASURED, left_out, to_github_action_benchmark, to_pytest_benchmark
     from harness.tables.files import read_table
+    from harness.tables.find import check_run
 
+    if path.is_file() and path.name not in _TABLES:
+        raise PlanError(f"{printable(str(path))} is no folder of a run: name that, or its {' or '.join(_TABLES)}")
     folder = path.parent if path.is_file() else path
-    summary, measurements = read_table(folder, "summary"), read_table(folder, "measurements")
+    check_run(folder)
+    summary, measurements = read_table(folder, "summary"), read_table(folder, "measurements", MEASURED)
     absent = left_out(measurements, summary)
     if len(absent) == len(summary):
         raise PlanError(f"{printable(str(path))}: none of its {len(summary)} cases is ok: there is no time to export")

@@ -12,6 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+# What is read of the table `measurements`, besides what its rows are told apart by.
+MEASURED = ("outcome", "step_ns", "block_steps")
+
 _PARAMETERS = ("workload", "engine", "device", "dtype", "batch_size", "threads")
 _EXTRA = (
     *("outcome", "targets_met", "step_ns", "step_ns_low", "step_ns_high", "ratio_to_autograd", "ratio_low"),

@@ -171,7 +171,7 @@ def _lines(text: TextIO) -> Iterator[str]:
 def _table(name: str, cells: Mapping[str, Cells], wanted: Collection[str] | None) -> pd.DataFrame:
     """Make a table of cells; raises ValueError, naming row (the header is row 1) and column, where it cannot."""
     if "schema" not in cells:
-        raise ValueError("is no results table: it has no column schema")
+        raise ValueError(f"is no results table: it has no column schema{_instead(name)}")
     known = {column.name: column for column in TABLES[name] if wanted is None or column.name in wanted}
     schemas = [_schema(text) for text in cells["schema"].texts]
     if schemas and max(schemas) > SCHEMA:
@@ -180,7 +180,9 @@ def _table(name: str, cells: Mapping[str, Cells], wanted: Collection[str] | None
         raise ValueError(f"is no results table: it has schema {min(schemas):g}, and the first one was 1")
     missing = [each for each in known if each not in cells and (each in REQUIRED or each in _NEEDED.get(name, ()))]
     if missing:
-        raise ValueError(f"is no {name} table: it has no column {missing[0]}")
+        raise ValueError(
+            f"is no {name} table: it has no column {missing[0]}, which every version wrote{_instead(name)}"
+        )
     count = len(cells["schema"].of_row)
     absent = {each: Cells([_BEFORE.get(each, "")][:count], np.zeros(count, np.intp)) for each in known}
     table = pd.DataFrame(
@@ -197,6 +199,10 @@ def _table(name: str, cells: Mapping[str, Cells], wanted: Collection[str] | None
             f"row {row + 2}: {' and '.join(keys)} are those of an earlier row: {table['case_id'].iloc[row]}"
         )
     return table
+
+
+def _instead(name: str) -> str:
+    return f"; name a run's {name}.csv, or its folder" if name in _KEYS else ""
 
 
 def _column(column: Column, cells: Cells) -> "pd.Series[Any]":
