@@ -80,18 +80,14 @@ def least_of(percent: float | None) -> float | None:
 
 def load(named: str, place: "Place") -> "Run":
     """Read one side; raises PlanError when it cannot be read."""
-    from harness.comparing.disturbed import EVIDENCE
     from harness.comparing.run import MEASURED, SUMMARISED, Run
     from harness.running.records import read_machine
     from harness.tables.files import read_table
 
     summarised = place.path.is_dir() and (place.path / "summary.csv").exists()
-    measurements = read_table(place.path, "measurements", MEASURED)
-    if (~measurements["session"].isin(["", *measurements["run_id"]])).any():  # measured in turn with another run
-        measurements = measurements.join(read_table(place.path, "measurements", EVIDENCE)[list(EVIDENCE)])
     return Run(
         name=printable(named, 100),
-        measurements=measurements,
+        measurements=read_table(place.path, "measurements", MEASURED),
         summary=read_table(place.path, "summary", SUMMARISED) if summarised else None,
         # What lies beside a CSV file may be another run's.
         facts=read_machine(place.path) if place.path.is_dir() else {},

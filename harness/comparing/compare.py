@@ -140,10 +140,10 @@ def _logs(run: Run, names: list[str], shared: set[int] | None = None, column: st
 def _same_work(base: Run, new: Run) -> bool:
     """Whether the fixed work that tells how fast a core was is known, and the same in all processes of both sides."""
     tables = (base.measurements, new.measurements)
-    return all("core_work" in table for table in tables) and all(
-        set(one) - {""} == set(other) - {""} and len(set(one) - {""}) == 1
-        for one, other in ((tables[0]["core_work"], tables[1]["core_work"]),)
-    )
+    if not all("core_work" in table for table in tables):
+        return False
+    one, other = (set(table["core_work"].unique()) - {""} for table in tables)
+    return one == other and len(one) == 1
 
 
 def _needed(found: Judged, least: float | None, *, firm: bool) -> Array:

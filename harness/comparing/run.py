@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from harness.comparing.disturbed import EVIDENCE
 from harness.measuring.machine import COMPARABLE
 from harness.plan.errors import NotComparable
 from harness.tables.cells import environment_of
 
-# What is read of a run: columns of the tables `measurements` and `summary`; those of `comparing.disturbed` as well
-# where two runs were measured in turn.
+# What is read of a run: columns of the tables `measurements` and `summary`.
 MEASURED = (
     *(
         "case_id",
@@ -28,6 +28,7 @@ MEASURED = (
         "machine",
     ),
     *("fingerprint", "session", "workload_digest", "environment", "sm_clock_mhz"),
+    *EVIDENCE,
 )
 SUMMARISED = (
     *("case_id", "outcome", "reason", "threads", "workload_digest", "rounds", "disturbances"),

@@ -115,7 +115,7 @@ def annotations(compared: Compared) -> list[str]:
 
 def step_summary(compared: Compared) -> bool:
     """Append the comparison to the summary of a GitHub step, where there is one; return whether there was."""
-    return append_step_summary(as_markdown(compared))
+    return append_step_summary(lambda: as_markdown(compared))
 
 
 def as_json(compared: Compared) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Whatever a stranger named or wrote, it formats nothing, links nothing and calls 
 import os
 import re
 import sys
+from collections.abc import Callable
 
 from harness.plan.text import printable
 
@@ -40,8 +41,8 @@ def _data(text: str) -> str:
     return lines.replace("%", "%25").replace("\n", "%0A")
 
 
-def append_step_summary(text: str) -> bool:
-    """Append Markdown to the file that GITHUB_STEP_SUMMARY names; return whether that was done.
+def append_step_summary(text: Callable[[], str]) -> bool:
+    """Append Markdown, made where it is wanted, to the file that GITHUB_STEP_SUMMARY names; return whether it was.
 
     Without that variable nothing happens. A file that cannot be written is one line on stderr, and no failure: the
     verdict is not the summary's to change.
@@ -53,7 +54,7 @@ def append_step_summary(text: str) -> bool:
         # Not blocking: a pipe that nobody reads would wait for ever.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with os.fdopen(os.open(name, flags, 0o666), "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text.rstrip("\n") + "\n\n")
+            file.write(text().rstrip("\n") + "\n\n")
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         sys.stderr.write(f"harness: GITHUB_STEP_SUMMARY {printable(name, 200)}: cannot be written: {printable(why)}\n")
