@@ -76,7 +76,7 @@ class Delayed:
         process_time_ns: Callable[[], int] = time.process_time_ns,
         thread_time_ns: Callable[[], int] = time.thread_time_ns,
     ) -> None:
-        self._file = _CheapFile(root / "proc/thread-self/schedstat", size=100)
+        self._file = CheapFile(root / "proc/thread-self/schedstat", size=100)
         self._process_time_ns = process_time_ns
         self._thread_time_ns = thread_time_ns
         self._before = 0
@@ -212,7 +212,7 @@ class _Steal:
 
     def __init__(self, cpus: tuple[int, ...], root: Path) -> None:
         self._names = {f"cpu{cpu}".encode() for cpu in cpus} or {b"cpu"}
-        self._file = _CheapFile(root / "proc/stat", size=1 << 20)
+        self._file = CheapFile(root / "proc/stat", size=1 << 20)
 
     def ticks(self) -> int:
         ticks = 0
@@ -233,7 +233,7 @@ class _Throttles:
 
     def __init__(self, root: Path) -> None:
         quota = tightest_quota(root)
-        self._file = None if quota is None else _CheapFile(quota.counts, size=4096)
+        self._file = None if quota is None else CheapFile(quota.counts, size=4096)
 
     def counts(self) -> list[bytes]:
         if self._file is None:
@@ -247,7 +247,7 @@ class _Frequency:
 
     def __init__(self, cpus: tuple[int, ...], root: Path) -> None:
         paths = [root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq" for cpu in cpus]
-        self._file = _CheapFile(paths[0] if len(paths) == 1 else Path(os.devnull), size=64)
+        self._file = CheapFile(paths[0] if len(paths) == 1 else Path(os.devnull), size=64)
         self._clock = _Dips()
 
     def is_low(self) -> bool:
@@ -255,7 +255,7 @@ class _Frequency:
         return self._clock.is_one(int(text) if text.isdigit() else 0)
 
 
-class _CheapFile:
+class CheapFile:
     """A file of the kernel's that is read again and again, as long as that is cheap."""
 
     def __init__(self, path: Path, size: int) -> None:
@@ -271,10 +271,16 @@ class _CheapFile:
             self.read()
             taken.append(time.perf_counter_ns() - start)
         if min(taken) > CHEAP_NS:
+            self.close()
+
+    def close(self) -> None:
+        """Read no more: from now on there is nothing in it."""
+        if self._descriptor >= 0:
             os.close(self._descriptor)
-            self._descriptor = -1
+        self._descriptor = -1
 
     def read(self) -> bytes:
+        """Return what is in it; nothing where it is not there, or not cheap."""
         if self._descriptor < 0:
             return b""
         try:

@@ -18,7 +18,7 @@ from typing import IO, Any
 from harness.measuring.protocol import PROTOCOL, Request
 from harness.plan.outcome import Outcome
 from harness.running.import_path import import_path, not_installed
-from harness.running.outside import Bracket, witnessed
+from harness.running.outside import Bracket, Heard, Listener, witnessed
 from harness.running.records import MAX_LINE_BYTES
 
 # -P keeps the folder the user stands in off the import path: a folder named `harness` there is not this program.
@@ -64,7 +64,7 @@ class _Conversation:
     pending: bytes = b""
     since: float = field(default_factory=time.monotonic)
     phases_ns: dict[str, int] = field(default_factory=dict)
-    began_ns: int | None = None
+    began: Heard | None = None
     brackets: list[Bracket] = field(default_factory=list)
 
     def enter(self, phase: str) -> None:
@@ -169,19 +169,21 @@ class Launcher:
             if hasattr(os, "pidfd_open"):  # Linux: a child that the worker left behind may hold the stream open
                 ended = stack.enter_context(os.fdopen(os.pidfd_open(process.pid), "rb"))
                 selector.register(ended, selectors.EVENT_READ)
+            listener = stack.enter_context(contextlib.closing(Listener()))
             while not said.fault:
                 # Who has answered has only to end.
                 longest = self.timeout_s if said.record is None else _EXIT_S
                 left = said.since + longest - time.monotonic()
                 if left <= 0:
                     return said.record is not None
+                listener.sleeps()
                 ready = [key.fileobj for key, _ in selector.select(min(left, self.wake_s))]
                 if not ready:
                     continue
                 if process.stdout not in ready:  # the worker has ended, and everything that it wrote is read
                     break
                 chunk = os.read(process.stdout.fileno(), 1 << 20)
-                heard_ns = time.monotonic_ns()
+                heard = listener.heard()
                 if not chunk:
                     break
                 *lines, said.pending = (said.pending + chunk).split(b"\n")
@@ -189,7 +191,8 @@ class Launcher:
                     said.fault = f"the worker wrote a line of more than {MAX_LINE_BYTES >> 20} MiB"
                 for line in lines:
                     if not said.fault:  # the first is what went wrong
-                        _hear(line, heard_ns, said, on_phase)
+                        _hear(line, heard, said, on_phase)
+                    heard = Heard(time.monotonic_ns())  # the first one woke this thread, the others came meanwhile
         if said.pending.strip() and not said.fault:
             said.fault = f"the worker wrote half an event: {said.pending[:80]!r}"
         return True
@@ -221,7 +224,7 @@ class Launcher:
         return {"outcome": outcome, "reason": reason, "stderr": tail}
 
 
-def _hear(line: bytes, heard_ns: int, said: _Conversation, on_phase: Callable[[str], None]) -> None:
+def _hear(line: bytes, heard: Heard, said: _Conversation, on_phase: Callable[[str], None]) -> None:
     """Take in one event; whatever is none, or comes at the wrong time, is a fault."""
     try:
         event = json.loads(line)
@@ -230,11 +233,12 @@ def _hear(line: bytes, heard_ns: int, said: _Conversation, on_phase: Callable[[s
             said.fault = f"the worker went on after its answer, with event {str(kind)[:80]!r}"
         elif kind == "phase":
             said.enter(str(event["phase"]))
-        elif kind == "begin" and said.began_ns is None:
-            said.began_ns = heard_ns
-        elif kind == "end" and said.began_ns is not None:
-            said.brackets.append(Bracket(said.began_ns, heard_ns, event.get("ns", 0)))
-            said.began_ns = None
+        elif kind == "begin" and said.began is None:
+            said.began = heard
+        elif kind == "end" and said.began is not None:
+            exact = said.began.exact and heard.exact
+            said.brackets.append(Bracket(said.began.ns, heard.ns, event.get("ns", 0), exact))
+            said.began = None
         elif kind == "record":
             said.record = _checked(event["record"])
             said.enter("exit")

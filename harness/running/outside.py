@@ -2,12 +2,17 @@
 
 The worker says when a block is about to begin and, when it has ended, how long it took; the parent, on another core,
 reads its clock at both. What an engine does to the worker's clock does not reach it, nor what it does to times later.
+On a busy machine the parent may have to wait for a core when a message wakes it; the kernel says for how long.
 """
 
 import math
+import resource
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from harness.measuring.evidence import CheapFile
+from harness.measuring.kernel import ROOT
 from harness.measuring.sampling import QUANTILE, quantile_of
 from harness.plan.outcome import Outcome
 
@@ -23,12 +28,14 @@ class Bracket(NamedTuple):
     """What the parent heard of one block, in nanoseconds.
 
     began_ns, ended_ns: when it heard that it began and that it ended, by its own clock. told_ns: how long it took, as
-    the worker said when it ended; 0 from a worker of a commit that does not say so.
+    the worker said when it ended; 0 from a worker of a commit that does not say so. exact: whether that is when these
+    messages came.
     """
 
     began_ns: int
     ended_ns: int
     told_ns: int = 0
+    exact: bool = False
 
     @property
     def seen_ns(self) -> int:
@@ -36,14 +43,48 @@ class Bracket(NamedTuple):
         return self.ended_ns - self.began_ns
 
 
+class Heard(NamedTuple):
+    """When a message came, by the parent's clock in nanoseconds; exact: whether that is not when it was read."""
+
+    ns: int
+    exact: bool = False
+
+
+class Listener:
+    """Tells when a message came that woke the calling thread, though another process had its core for a while.
+
+    The kernel counts how long a thread that could run had to wait (Linux); elsewhere nothing is exact.
+    """
+
+    def __init__(self) -> None:
+        self._file = CheapFile(ROOT / "proc/thread-self/schedstat", size=100)
+        self.close = self._file.close
+        self._before = self._now()
+
+    def sleeps(self) -> None:
+        """Look, right before it sleeps."""
+        self._before = self._now()
+
+    def heard(self) -> Heard:
+        """Return when it was woken; exact if it slept once and was not pushed aside, for it may wait then as well."""
+        waited, slept, pushed = (now - before for now, before in zip(self._now(), self._before, strict=True))
+        exact = (slept, pushed) == (1, 0)
+        return Heard(time.monotonic_ns() - (waited if exact else 0), exact)
+
+    def _now(self) -> tuple[int, int, int]:
+        fields = self._file.read().split()  # time that it ran, time that it waited for a core, how often it ran
+        usage = resource.getrusage(resource.RUSAGE_THREAD) if fields else None
+        return (int(fields[1]), usage.ru_nvcsw, usage.ru_nivcsw) if usage else (0, 0, 0)
+
+
 def witnessed(record: Mapping[str, Any], brackets: Sequence[Bracket]) -> dict[str, Any]:
     """Return the record, held against what the parent heard of each block.
 
-    No block may be faster in the record than it was when it ended. Of the fastest quarter of the blocks that count, the
-    one that both clocks saw most alike must be the same by both, within what a message takes; `clock_ratio` is the
-    parent's 25 % quantile over the worker's. No block may be fast by the worker's clock alone – where nearly all were
-    disturbed, messages are late as well, and the row says what it is worth –, and the step time must be that of the
-    blocks. A record without times is returned as it is.
+    No block may be faster in the record than it was when it ended. Of the fastest quarter of the blocks that count – of
+    those of which both messages are exact, if there are any –, the one that both clocks saw most alike must be the same
+    by both, within what a message takes; `clock_ratio` is the parent's 25 % quantile over the worker's. No block may be
+    fast by the worker's clock alone – where nearly all were disturbed, messages are late as well, and the row says what
+    it is worth –, and the step time must be that of the blocks. A record without times is returned as it is.
     """
     blocks_ns = record.get("blocks_ns")
     if record["outcome"] != Outcome.OK or not blocks_ns:
@@ -59,10 +100,11 @@ def witnessed(record: Mapping[str, Any], brackets: Sequence[Bracket]) -> dict[st
             )
     outside = quantile_of([brackets[index].seen_ns for index in record["counted"]], QUANTILE)
     inside = quantile_of([blocks_ns[index] for index in record["counted"]], QUANTILE)
-    # On a busy machine the parent hears late of many blocks, but hardly of all that the step time hangs on: the fastest
-    # quarter. A clock that is wrong is wrong in each of them.
+    # On a busy machine the parent hears late of many blocks, of the beginning as of the end, but hardly of all that the
+    # step time hangs on: the fastest quarter. A clock that is wrong is wrong in each of them.
     fastest = sorted(record["counted"], key=blocks_ns.__getitem__)[: math.ceil(QUANTILE * len(record["counted"]))]
-    alike = min(fastest, key=lambda index: brackets[index].seen_ns - blocks_ns[index])
+    exact = [index for index in fastest if brackets[index].exact]
+    alike = min(exact or fastest, key=lambda index: brackets[index].seen_ns - blocks_ns[index])
     told, seen = blocks_ns[alike], brackets[alike].seen_ns
     if seen - told > LIMIT_SHARE * seen + LIMIT_NS:
         return _rejected(

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import os
 import signal
@@ -13,6 +14,7 @@ from harness.measuring.protocol import PHASES, PROTOCOL, Request
 from harness.plan.case import Case
 from harness.running import launcher as launcher_module
 from harness.running.launcher import WORKER, Launcher, worker_environment
+from harness.running.outside import Listener
 
 ROOT = Path(__file__).parents[2]
 REQUEST = Request(Case("line", "manual", "cpu", "float32", 100), round=2, seeds=5)
@@ -187,6 +189,61 @@ def test_a_worker_whose_clock_runs_slower_than_the_parents_has_no_time(worker):
     assert "the worker's clock is not to be trusted" in record["reason"]
     assert "step_ns" not in record
     assert record["phases_ns"]["timing"] > 0.25e9
+
+
+@pytest.fixture
+def busy_core():
+    """Moves this thread to a core on which two others compute all the time, and lets it wait for its turn."""
+    if not Path("/proc/thread-self/schedstat").exists() or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores, and a kernel that counts how long a thread waits for one")
+    before = os.sched_getaffinity(0)
+    core = min(before)
+    spin = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-S", "-c", spin]) for _ in range(2)]
+    os.sched_setaffinity(0, {core})
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    yield core
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    os.sched_setaffinity(0, before)
+    for other in others:
+        other.kill()
+        other.wait()
+
+
+def test_a_parent_that_has_to_wait_for_a_core_knows_all_the_same_when_a_message_came(worker, monkeypatch, busy_core):
+    heard = []
+    monkeypatch.setattr(launcher_module, "witnessed", lambda record, brackets: [heard.extend(brackets), record][1])
+    program = """
+os.sched_setaffinity(0, set(range(os.cpu_count())) - {%d})
+phase("timing")
+for block in range(100):
+    send("begin")
+    start = time.monotonic_ns()
+    time.sleep(0.005)
+    send("end", ns=time.monotonic_ns() - start)
+    time.sleep(0.015 * (block %% 2))  # for the parent to catch up
+finish()
+"""
+    worker(program % busy_core).measure(REQUEST)
+    exact = [each.seen_ns - each.told_ns for each in heard if each.exact]
+    late = [each.seen_ns - each.told_ns for each in heard if not each.exact]
+    assert len(exact) > 5
+    assert len(late) > 5
+    assert sum(abs(excess_ns) > 1_000_000 for excess_ns in exact) <= len(exact) // 10
+    assert sum(abs(excess_ns) > 1_000_000 for excess_ns in late) > len(late) // 10
+
+
+@pytest.mark.usefixtures("busy_core")
+def test_a_parent_that_has_to_wait_before_it_sleeps_does_not_say_that_a_message_came_then():
+    with contextlib.closing(Listener()) as listener:
+        listener.sleeps()
+        until = time.thread_time() + 0.03
+        while time.thread_time() < until:  # the others take their turns meanwhile
+            pass
+        now_ns = time.monotonic_ns()
+        heard = listener.heard()
+    assert not heard.exact
+    assert heard.ns >= now_ns
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,23 @@ def test_on_a_busy_machine_messages_that_come_late_make_no_worker_a_liar(seed):
     assert witnessed(record(blocks), heard)["outcome"] == "ok"
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_where_messages_are_exact_late_ones_neither_make_a_liar_nor_hide_one(seed):
+    # Of nine blocks in ten the parent hears late, of the beginning or of the end.
+    noise = random.Random(seed)
+    blocks = [int(10 * MS * noise.uniform(1, 1.2)) for _ in range(40)]
+    blocks[7], blocks[23] = 9 * MS, 9 * MS + 1
+    lates = {index: noise.choice([-4 * MS, 4 * MS]) for index in range(40) if index not in (7, 23)}
+    heard = [
+        each._replace(ended_ns=each.ended_ns + lates.get(index, 0), exact=index not in lates)
+        for index, each in enumerate(brackets(*blocks))
+    ]
+    assert witnessed(record(blocks), heard)["outcome"] == "ok"
+    lies = [int(0.8 * taken) for taken in blocks]
+    assert witnessed(record(lies), heard)["outcome"] == "rejected"
+    assert witnessed(record(lies), [each._replace(exact=False) for each in heard])["outcome"] == "ok"  # none can tell
+
+
 @pytest.mark.parametrize("share", [0.25, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_clock_that_lies_often_enough_to_move_the_step_time_is_caught(share, seed):
