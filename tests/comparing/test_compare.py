@@ -753,7 +753,7 @@ def test_every_column_that_is_read_is_one_of_its_table():
 def test_nothing_but_the_columns_that_are_read_is_needed():
     full = compare_runs(run("base", QUIET), run("new", slower(1.1)))
     table = run("new", slower(1.1)).measurements
-    part = compare_runs(run("base", QUIET), Run("new", table[list(MEASURED)]))
+    part = compare_runs(run("base", QUIET), Run("new", table[table.columns.intersection(MEASURED)]))
     assert values(only(part)) == values(only(full))
 
 
