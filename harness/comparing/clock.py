@@ -10,8 +10,7 @@ What an arm itself does to the clock is its own. A case whose arms differ in the
 is; and where chance hides that, a change must be one of the ratios as they are as well, and so must be that there is
 none.
 
-Figures by simulation of normal logs, spread 2 % and the clock's 4 %, two cases, one of them 5 % slower, nothing known
-of the machine: docs/error-rates.md.
+How often that is wrong, and what it sees, by simulation: docs/error-rates.md.
 """
 
 from dataclasses import dataclass, replace
