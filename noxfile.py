@@ -22,7 +22,8 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "imports", "tests"]
+TOGETHER = ("lint", "types", "imports", "tests")
+nox.options.sessions = TOGETHER
 nox.options.reuse_venv = "yes"
 # pip, not uv, installs torch: its pinned build is in an extra index; uv stops at the first that has the name.
 nox.options.default_venv_backend = "virtualenv"
@@ -416,7 +417,9 @@ def install(session: Installs, *requirements: str, index: str = "") -> str:
         extra = ("--extra-index-url", index) if index and answers(index) else ()
         try:
             session.install(*extra, *requirements)
-        except CommandFailed:  # nox would end with 1, which is a regression's
+        except CommandFailed:  # nox would end with 1, which is a regression's; of several sessions the others go on
+            if isinstance(session, nox.Session) and session.name in TOGETHER:
+                raise
             refuse(f"pip, above, could not install {' '.join(requirements)}: nothing was run")
         note.write_text(wanted, "utf-8")
     return str(Path(session.bin) / "python")

@@ -647,6 +647,12 @@ def test_a_baseline_may_be_a_revision_of_which_it_is_the_newest_run_of_these_cas
     assert ended.code == Exit.MISSED
 
 
+def test_a_run_to_resume_is_no_baseline_of_itself(program, baseline):
+    assert_refused(
+        program("run", "--resume", baseline, "--baseline", baseline), "is the run to resume; name another one's folder"
+    )
+
+
 def test_for_machines_the_comparison_with_a_baseline_is_part_of_the_verdict(finish, baseline, monkeypatch, tmp_path):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     ended = finish([*rounds(MANUAL, SLOW), *rounds(AUTOGRAD, SLOW)], "--baseline", baseline, "--json")
@@ -832,21 +838,25 @@ def test_without_a_command_the_help_is_shown_line_by_line(program):
     assert "Commands:" in (ended.out + ended.err).splitlines()
 
 
-def test_a_reader_who_has_seen_enough_causes_no_traceback(tmp_path):
-    run = stored_run(tmp_path / "run", rounds(AUTOGRAD, SLOW))
+@pytest.mark.parametrize(
+    ("arguments", "gone", "code"),
+    [(["show", "run"], "stdout", 0), (["show", "--help"], "stdout", 2), (["show", "nothing"], "stderr", 2)],
+)
+def test_a_reader_who_has_seen_enough_causes_no_traceback_and_no_1(arguments, gone, code, tmp_path):
+    stored_run(tmp_path / "run", rounds(AUTOGRAD, SLOW))
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-m", "harness", "show", run],
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=writing,
-        stderr=subprocess.PIPE,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {gone: writing},
         text=True,
         timeout=60,
         check=False,
     )
     os.close(writing)
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr or "") == (code, "")
 
 
 def test_signs_that_the_encoding_of_stdout_lacks_are_replaced_and_files_are_not(tmp_path):

@@ -4,8 +4,10 @@ pandas, scipy and rich are imported by the commands that need them, when they ar
 """
 
 import io
+import os
 import sys
 import traceback
+from contextlib import suppress
 
 import click
 
@@ -40,15 +42,21 @@ def main() -> None:
         code = Exit.INTERRUPTED
     except OSError as error:
         code = _complain(f"{error}; what was finished before is kept", Exit.USAGE)
+    except SystemExit:  # of click's, with 1, where nobody reads what it writes
+        code = Exit.USAGE
     except Exception:  # noqa: BLE001 - whatever it is, it must not end with 1
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         fault = "this is a fault of the program, and no regression: report the lines above"
         code = _complain(f"{fault}; what was finished before is kept", Exit.USAGE)
     sys.exit(Exit.INTERRUPTED if INTERRUPTS.came else code)
 
 
 def _complain(text: str, code: Exit) -> Exit:
-    click.echo(f"harness: {printable(' '.join(text.split()))}", err=True)
+    try:
+        click.echo(f"harness: {printable(' '.join(text.split()))}", err=True)
+    except OSError:  # nobody reads it; nor may the interpreter complain when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code
 
 

@@ -16,6 +16,7 @@ from harness.plan.errors import PlanError
 from harness.plan.presets import PRESETS
 from harness.plan.shard import Shard, sweep_of
 from harness.plan.sweep import ALL, Axes, plan_sweep
+from harness.plan.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,8 +114,11 @@ def run(
         part = sweep_of(header)
     stored = None
     if baseline is not None:
-        results = out if resume is None else resume.resolve().parents[1]
-        stored = load(str(baseline), find_run(str(baseline), results, [case.case_id for case in part.cases]))
+        results = out if resume is None else resume.resolve().parent.parent
+        place = find_run(str(baseline), results, [case.case_id for case in part.cases])
+        stored = load(str(baseline), place)
+        if resume is not None and place.home == resume.resolve():
+            raise PlanError(f"--baseline {printable(str(baseline))}: is the run to resume; name another one's folder")
     with site_of(on, address, part, quiet=quiet or as_json) as site:
         _check_stored(stored, resume, site)
         if resume is None:

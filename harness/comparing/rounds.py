@@ -56,7 +56,7 @@ def rounds_for(
 
     if not enough(MOST_ROUNDS):  # a NaN as well
         return float("nan")
-    low, high = 1, MOST_ROUNDS  # too few, enough
+    low, high = LEAST_ROUNDS - 1, MOST_ROUNDS  # too few, enough
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

@@ -184,6 +184,7 @@ class Launcher:
                     break
                 chunk = os.read(process.stdout.fileno(), 1 << 20)
                 heard = listener.heard()
+                read = Heard(time.monotonic_ns())
                 if not chunk:
                     break
                 *lines, said.pending = (said.pending + chunk).split(b"\n")
@@ -192,7 +193,7 @@ class Launcher:
                 for line in lines:
                     if not said.fault:  # the first is what went wrong
                         _hear(line, heard, said, on_phase)
-                    heard = Heard(time.monotonic_ns())  # the first one woke this thread, the others came meanwhile
+                    heard = read  # the first one woke this thread, the others came before it read them
         if said.pending.strip() and not said.fault:
             said.fault = f"the worker wrote half an event: {said.pending[:80]!r}"
         return True

@@ -22,6 +22,8 @@ LIMIT_NS = 300_000
 # No block has less than this share of the others' time by the worker's clock alone: the fastest are checked by the
 # worker, and a wrong time could make others the fastest.
 LIMIT_OF_ONE = 0.5
+# Exact is when the parent was woken; a worker that lost its core right before or behind a block woke it late.
+ENOUGH_EXACT = 3
 
 
 class Bracket(NamedTuple):
@@ -67,13 +69,15 @@ class Listener:
 
     def heard(self) -> Heard:
         """Return when it was woken; exact if it slept once and was not pushed aside, for it may wait then as well."""
+        now_ns = time.monotonic_ns()  # first: who is pushed aside after it, is not exact
         waited, slept, pushed = (now - before for now, before in zip(self._now(), self._before, strict=True))
         exact = (slept, pushed) == (1, 0)
-        return Heard(time.monotonic_ns() - (waited if exact else 0), exact)
+        return Heard(now_ns - (waited if exact else 0), exact)
 
     def _now(self) -> tuple[int, int, int]:
         fields = self._file.read().split()  # time that it ran, time that it waited for a core, how often it ran
-        usage = resource.getrusage(resource.RUSAGE_THREAD) if fields else None
+        counts = bool(fields) and fields[-1] != b"0"  # some kernels have the file and count nothing
+        usage = resource.getrusage(resource.RUSAGE_THREAD) if counts else None
         return (int(fields[1]), usage.ru_nvcsw, usage.ru_nivcsw) if usage else (0, 0, 0)
 
 
@@ -81,10 +85,10 @@ def witnessed(record: Mapping[str, Any], brackets: Sequence[Bracket]) -> dict[st
     """Return the record, held against what the parent heard of each block.
 
     No block may be faster in the record than it was when it ended. Of the fastest quarter of the blocks that count – of
-    those of which both messages are exact, if there are any –, the one that both clocks saw most alike must be the same
-    by both, within what a message takes; `clock_ratio` is the parent's 25 % quantile over the worker's. No block may be
-    fast by the worker's clock alone – where nearly all were disturbed, messages are late as well, and the row says what
-    it is worth –, and the step time must be that of the blocks. A record without times is returned as it is.
+    those of which both messages are exact, if there are enough –, the one that both clocks saw most alike must be the
+    same by both, within what a message takes; `clock_ratio` is the parent's 25 % quantile over the worker's. No block
+    may be fast by the worker's clock alone – where nearly all were disturbed, messages are late as well, and the row
+    says what it is worth –, and the step time must be that of the blocks. A record without times is returned as it is.
     """
     blocks_ns = record.get("blocks_ns")
     if record["outcome"] != Outcome.OK or not blocks_ns:
@@ -104,7 +108,9 @@ def witnessed(record: Mapping[str, Any], brackets: Sequence[Bracket]) -> dict[st
     # step time hangs on: the fastest quarter. A clock that is wrong is wrong in each of them.
     fastest = sorted(record["counted"], key=blocks_ns.__getitem__)[: math.ceil(QUANTILE * len(record["counted"]))]
     exact = [index for index in fastest if brackets[index].exact]
-    alike = min(exact or fastest, key=lambda index: brackets[index].seen_ns - blocks_ns[index])
+    alike = min(
+        exact if len(exact) >= ENOUGH_EXACT else fastest, key=lambda index: brackets[index].seen_ns - blocks_ns[index]
+    )
     told, seen = blocks_ns[alike], brackets[alike].seen_ns
     if seen - told > LIMIT_SHARE * seen + LIMIT_NS:
         return _rejected(

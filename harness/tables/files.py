@@ -143,7 +143,6 @@ def _rows(text: TextIO, wanted: Collection[str] | None) -> tuple[list[str], list
     if twice is not None:
         raise ValueError(f"has the column {shown(twice)} twice")
     kept = [at for at, name in enumerate(header) if wanted is None or name in wanted]
-    most = _MAX_CELLS if wanted is None else _MAX_CELLS_OF_SOME
     rows: list[Sequence[str]] = []
     for number, row in enumerate(reader, start=2):
         if not row:  # an empty line
@@ -151,8 +150,8 @@ def _rows(text: TextIO, wanted: Collection[str] | None) -> tuple[list[str], list
         if len(row) != len(header):
             raise ValueError(f"is no CSV table: row {number} has {len(row)} cells and the header {len(header)}")
         rows.append(row if wanted is None else [row[at] for at in kept])
-        if len(rows) * len(kept) > most:
-            raise ValueError(f"has more than the {most} cells that are read")
+        if len(rows) * len(kept) > _MAX_CELLS:
+            raise ValueError(f"has more than the {_MAX_CELLS} cells that are read")
     return [header[at] for at in kept], rows
 
 

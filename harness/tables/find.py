@@ -4,6 +4,7 @@ import re
 import subprocess
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 from harness.plan.errors import PlanError
@@ -29,10 +30,15 @@ class Place:
         """The folder of the run."""
         return self.path if self.path.is_dir() else self.path.parent
 
+    @cached_property
+    def home(self) -> Path:
+        """The folder of the run, wherever links lead."""
+        return self.folder.resolve()
+
     @property
     def machine(self) -> Path:
         """The folder that it is stored in, of a machine."""
-        return self.folder.resolve().parent
+        return self.home.parent
 
 
 def check_run(path: Path) -> None:
@@ -66,19 +72,19 @@ def find_pair(base: str, new: str, results: Path) -> tuple[Place, Place]:
     session, else that measured a case in common, else the newest. Raises PlanError, in one line, when there are none.
     """
     befores, afters = _places(base, results, "base"), _places(new, results, "new")
-    pairs = [(there, here) for here in afters for there in befores if there.folder.resolve() != here.folder.resolve()]
+    pairs = [(there, here) for here in afters for there in befores if there.home != here.home]
     pairs = pairs or [(befores[0], afters[0])]
     pairs = [pair for pair in pairs if len({place.machine for place in pair}) == 1] or pairs
     for named, places in zip((base, new), zip(*pairs, strict=True), strict=True):
         _check_machine(named, places)
     if len(pairs) == 1:
         return pairs[0]
-    told = {place: _told(place) for place in (*befores, *afters)}
+    told = cache(_told)
     fits = (
         lambda one, other: one.session == other.session != "",
         lambda one, other: not one.cases.isdisjoint(other.cases),
     )
-    found = (pair for fit in fits for pair in pairs if fit(told[pair[0]], told[pair[1]]))
+    found = (pair for fit in fits for pair in pairs if fit(*map(told, pair)))
     return next(found, pairs[0])
 
 

@@ -1,5 +1,6 @@
 """All stored runs of a machine, and the step times of many runs side by side."""
 
+import itertools
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ _OF_RUN = ("run_id", "session", "commit", "dirty", "machine", "fingerprint", "en
 _OF_CASE = ("case_id", "engine", "device", "threads", "outcome", "reason", "step_ns", "workload_digest")
 _OF_ROUND = ("case_id", "round", "outcome", "step_ns")
 _LISTED = 20
+_MOST_LOOKED_AT = 200  # runs, for sessions of the cases wanted
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,11 @@ def stored_sessions(
     cases: `threads` and `workload_digest` by `case_id`; of other cases there are no times then, and a session with
     times of fewer than half of these is none. excluding: ids of runs and sessions that are not wanted. Of each session
     it is the first clean run; NaN where that has no time of a case, or the case was another thing than it is in the
-    newest of them. Reads only as many of the newest runs as are wanted; those that cannot be read are left out. Raises
-    PlanError where the folder itself cannot.
+    newest of them. Reads only as many of the newest runs as are wanted, at most 200; those that cannot be read are left
+    out. Raises PlanError where the folder itself cannot.
     """
     found: list[StoredRun] = []
-    for run in _read_runs(folder, lambda _: None, newest_first=True):
+    for run in itertools.islice(_read_runs(folder, lambda _: None, newest_first=True), _MOST_LOOKED_AT):
         if _counts(run, fingerprint, excluding):
             held = run if cases is None else replace(run, cases=_timed(run, cases))
             if cases is not None and 2 * len(held.cases) < len(cases):

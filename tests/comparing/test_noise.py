@@ -14,6 +14,7 @@ from harness.comparing.rounds import rounds_for
 from harness.comparing.rule import spread
 from harness.comparing.run import Run
 from harness.plan.errors import PlanError
+from harness.plan.presets import LEAST_ROUNDS
 from harness.tables.columns import NOISE, SCHEMA
 from harness.tables.noise_file import read_noise, spread_by_case, write_noise
 
@@ -90,6 +91,7 @@ def test_the_spread_is_that_of_the_rounds_and_the_rounds_suggested_follow_from_i
     assert row["rounds"] == 20
     assert row["rounds_for_5"] == rounds_for(row["spread"], 0.05)
     assert row["rounds_for_2"] >= row["rounds_for_3"] >= row["rounds_for_5"] >= row["rounds_for_10"]
+    assert rounds_for(1e-4, 0.10) == LEAST_ROUNDS
     assert row["least_with_3_rounds"] > 0.1
 
 

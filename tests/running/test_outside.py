@@ -89,8 +89,9 @@ def test_where_messages_are_exact_late_ones_neither_make_a_liar_nor_hide_one(see
     # Of nine blocks in ten the parent hears late, of the beginning or of the end.
     noise = random.Random(seed)
     blocks = [int(10 * MS * noise.uniform(1, 1.2)) for _ in range(40)]
-    blocks[7], blocks[23] = 9 * MS, 9 * MS + 1
-    lates = {index: noise.choice([-4 * MS, 4 * MS]) for index in range(40) if index not in (7, 23)}
+    for index in (7, 8, 23):
+        blocks[index] = 9 * MS + index
+    lates = {index: noise.choice([-4 * MS, 4 * MS]) for index in range(40) if index not in (7, 8, 23)}
     heard = [
         each._replace(ended_ns=each.ended_ns + lates.get(index, 0), exact=index not in lates)
         for index, each in enumerate(brackets(*blocks))
@@ -99,6 +100,15 @@ def test_where_messages_are_exact_late_ones_neither_make_a_liar_nor_hide_one(see
     lies = [int(0.8 * taken) for taken in blocks]
     assert witnessed(record(lies), heard)["outcome"] == "rejected"
     assert witnessed(record(lies), [each._replace(exact=False) for each in heard])["outcome"] == "ok"  # none can tell
+
+
+def test_a_worker_that_loses_its_core_beside_two_blocks_is_no_liar_though_their_messages_are_exact():
+    blocks = [10 * MS] * 40
+    heard = [
+        each._replace(ended_ns=each.ended_ns + 4 * MS * (index < 2), exact=index < 2)
+        for index, each in enumerate(brackets(*blocks))
+    ]
+    assert witnessed(record(blocks), heard)["outcome"] == "ok"
 
 
 @pytest.mark.parametrize("share", [0.25, 0.3, 0.6, 1.0])
