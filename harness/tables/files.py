@@ -116,6 +116,7 @@ def _read(file: Path, name: str, wanted: Collection[str] | None) -> pd.DataFrame
     with open_regular(file, _MAX_BYTES) as source:
         cells = None if wanted is None else read_cells(source, wanted, _MAX_COLUMNS, _MAX_CELLS_OF_SOME)
         if cells is None:
+            source.seek(0, os.SEEK_END)  # empties its buffer, which would make the first piece of text shorter
             source.seek(0)
             cells = _read_cell_by_cell(source, wanted)
         table = _table(name, cells, wanted)
