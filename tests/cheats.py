@@ -489,32 +489,34 @@ class InterpolatesWhatWarmUpPrecomputed(WhileTimed, Cheat):
     points = (0.99, 0.995, 1.0, 1.005, 1.01)
 
     def ready(self) -> None:
-        self.table: list[tuple[Tensor, dict[str, Tensor]]] = []
+        self.tables: dict[int, list[tuple[Tensor, dict[str, Tensor]]]] = {}
         self.trial = begin(Line(), self.problem.batch_size, 0, self.problem.device, self.problem.dtype)
 
     def load(self, parameters: Mapping[str, Tensor]) -> None:
         super().load(parameters)
         self.start = parameters
         most = max(self.lengths, default=0)
-        if not self.table and most > 20 and self.trial.orders is None:
-            steps = max(list(self.lengths)[-2:])  # that of a block, and of what warms up before it
-            for factor in self.points:
-                for scale in self.points:
-                    self.inner.load({k: v * factor for k, v in self.trial.parameters.items()})
-                    batch = self.trial.inputs * scale
-                    losses = self.inner(batch.expand(steps, *batch.shape), self.trial.batches(steps)[1]).clone()
-                    self.table.append((losses, _copy(self.inner.parameters())))
+        if not self.tables and most > 20 and self.trial.orders is None:
+            for steps in list(self.lengths)[-2:]:  # that of a block, and of what warms up before it
+                self.tables[steps] = [self._trained(steps, u, v) for u in self.points for v in self.points]
             self.inner.load(parameters)
 
+    def _trained(self, steps: int, factor: float, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
+        self.inner.load({k: v * factor for k, v in self.trial.parameters.items()})
+        batch = self.trial.inputs * scale
+        losses = self.inner(batch.expand(steps, *batch.shape), self.trial.batches(steps)[1]).clone()
+        return losses, _copy(self.inner.parameters())
+
     def cheat(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        if not self.table or len(self.table[0][0]) != len(inputs):
+        table = self.tables.get(len(inputs))
+        if table is None:
             return self.inner(inputs, targets)
         scale = float(inputs[0, 0, 0] / self.trial.inputs[0, 0])
         name = next(iter(self.trial.parameters))
         factor = float(self.start[name].flatten()[0] / self.trial.parameters[name].flatten()[0])
         weights = [u * v for u in self._lagrange(factor) for v in self._lagrange(scale)]
-        losses = sum(w * losses for w, (losses, _) in zip(weights, self.table, strict=True))
-        end = {k: sum(w * e[k] for w, (_, e) in zip(weights, self.table, strict=True)) for k in self.trial.parameters}
+        losses = sum(w * losses for w, (losses, _) in zip(weights, table, strict=True))
+        end = {k: sum(w * e[k] for w, (_, e) in zip(weights, table, strict=True)) for k in self.trial.parameters}
         self.inner.load(end)
         return losses
 
