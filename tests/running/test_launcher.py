@@ -2,6 +2,7 @@ import contextlib
 import itertools
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -211,7 +212,16 @@ def busy_core():
 
 
 def test_a_parent_that_has_to_wait_for_a_core_knows_all_the_same_when_a_message_came(worker, monkeypatch, busy_core):
-    heard = []
+    heard, dated_back = [], set()
+
+    class Noting(Listener):
+        def heard(self):
+            heard = super().heard()
+            if heard.exact and time.monotonic_ns() - heard.ns > 500_000:
+                dated_back.add(heard.ns)
+            return heard
+
+    monkeypatch.setattr(launcher_module, "Listener", Noting)
     monkeypatch.setattr(launcher_module, "witnessed", lambda record, brackets: [heard.extend(brackets), record][1])
     program = """
 os.sched_setaffinity(0, set(range(os.cpu_count())) - {%d})
@@ -224,13 +234,16 @@ for block in range(100):
     time.sleep(0.015 * (block %% 2))  # for the parent to catch up
 finish()
 """
-    worker(program % busy_core).measure(REQUEST)
-    exact = [each.seen_ns - each.told_ns for each in heard if each.exact]
-    late = [each.seen_ns - each.told_ns for each in heard if not each.exact]
-    assert len(exact) > 5
-    assert len(late) > 5
-    assert sum(abs(excess_ns) > 1_000_000 for excess_ns in exact) <= len(exact) // 10
-    assert sum(abs(excess_ns) > 1_000_000 for excess_ns in late) > len(late) // 10
+    launcher = worker(program % busy_core)
+    errors_ns: list[int] = []
+    for _ in range(20):  # how often it has to wait for long is the kernel's affair
+        launcher.measure(REQUEST)
+        waited = [each for each in heard if each.exact and {each.began_ns, each.ended_ns} & dated_back]
+        errors_ns = [abs(each.seen_ns - each.told_ns) for each in waited]
+        if len(errors_ns) > 20:
+            break
+    assert len(errors_ns) > 20
+    assert statistics.median(errors_ns) < 200_000
 
 
 @pytest.mark.usefixtures("busy_core")
