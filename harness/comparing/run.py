@@ -51,7 +51,8 @@ class Run:
 
     def only(self, column: str) -> str:
         """Return the one value of a column that is the same in all rows; empty where the table has none."""
-        values = self.measurements[column].unique() if column in self.measurements else [""]
+        # unique() takes four times as long
+        values = self.measurements[column].drop_duplicates().tolist() if column in self.measurements else [""]
         if len(values) > 1:
             raise NotComparable(
                 f"{self.name} holds rows of {len(values)} different {column}: compare takes one run a side"
